@@ -1,0 +1,28 @@
+"""Which dtype a matrix iteration computes in."""
+
+from functools import cache
+
+import torch
+
+
+@cache
+def fast_bfloat16(device: torch.device) -> bool:
+    """Native bfloat16 matrix products: CUDA from capability 8, CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return False
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def iteration_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """float64 for float64; bfloat16 where that is native; else float32."""
+    if dtype != torch.float64 and fast_bfloat16(device):
+        return torch.bfloat16
+    return at_least_float32(dtype)
