@@ -1,0 +1,70 @@
+"""Which parameter gets which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+SHARED_KEYS = ("weight_decay", "maximize", "fused", "nonfinite", "batch_dims")
+"""Keys of a group that mean the same for both rules, so that they reach both halves of a split group."""
+
+
+def is_matrix(param: Tensor, batch_dims: int) -> bool:
+    """Return whether a parameter is a matrix once batch dimensions are set aside."""
+    return param.ndim - batch_dims >= 2
+
+
+def split(
+    group: Mapping[str, Any], aux_options: Mapping[str, Any], matrix_keys: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Return a hybrid's group as at most two: matrices with ``rule="matrix"``, the rest with ``rule="aux"``.
+
+    A group that names its ``rule`` is kept whole. What a group without one says of its hyperparameters is
+    meant for the matrix rule, except the keys in ``SHARED_KEYS``.
+    """
+    matrix_keys = set(matrix_keys)
+    rule = group.get("rule")
+    if rule == "aux":
+        return [{**aux_options, **group}]
+    entries = _entries(group["params"])
+    batch_dims = group.get("batch_dims", 0)
+    others = [entry for entry in entries if not is_matrix(_tensor(entry), batch_dims)]
+    if rule == "matrix":
+        if others:
+            raise ValueError(
+                f"rule='matrix' needs parameters of two or more dimensions, got one of shape "
+                f"{tuple(_tensor(others[0]).shape)}; leave 'rule' out or give it rule='aux'"
+            )
+        return [dict(group)]
+    matrices = [entry for entry in entries if is_matrix(_tensor(entry), batch_dims)]
+    parts: list[dict[str, Any]] = []
+    if matrices or not others:
+        parts.append({**group, "params": matrices, "rule": "matrix"})
+    if others:
+        kept = {k: v for k, v in group.items() if k in SHARED_KEYS or k not in matrix_keys}
+        parts.append({**aux_options, **kept, "params": others, "rule": "aux"})
+    return parts
+
+
+def _entries(params: Any) -> list[Any]:
+    if isinstance(params, Tensor):
+        return [params]
+    if isinstance(params, set):
+        raise TypeError("optimizer parameters need to be organized in ordered collections, got a set")
+    return list(params)
+
+
+def _tensor(entry: Any) -> Tensor:
+    tensor = entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"params must hold tensors or (name, tensor) pairs, got {type(tensor).__name__}")
+    return tensor
+
+
+def describe(group: Mapping[str, Any], index: int) -> str:
+    """Return how to name a group's parameter in a message."""
+    shape = tuple(group["params"][index].shape)
+    names = group.get("param_names")
+    return f"parameter {names[index]!r} of shape {shape}" if names else f"parameter {index} of shape {shape}"

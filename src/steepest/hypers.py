@@ -1,0 +1,147 @@
+"""The numbers in ``param_groups``: what is allowed, and what a rule sees of them."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Check = Callable[[str, Any], None]
+
+
+def _number(low: float, high: float = math.inf, *, closed: bool = False) -> Check:
+    """Accept a number, or a tensor of one number, in [low, high), or in [low, high] if ``closed``."""
+    allowed = f"[{low:g}, {high:g}{']' if closed else ')'}"
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            if value.numel() != 1 or not (value.is_floating_point() or value.dtype == torch.int64):
+                raise ValueError(
+                    f"{name} must be a number in {allowed} or a tensor holding one, got a tensor of shape "
+                    f"{tuple(value.shape)} and dtype {value.dtype}"
+                )
+            number = float(value)
+        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+            number = float(value)
+        else:
+            raise TypeError(f"{name} must be a number in {allowed}, got {value!r}")
+        if not (low <= number < high or (closed and number == high)):
+            raise ValueError(f"{name} must be in {allowed}, got {value!r}")
+
+    return check
+
+
+def _betas(name: str, value: Any) -> None:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{name} must be two numbers in [0, 1), got {value!r}")
+    for i, beta in enumerate(value):
+        _number(0, 1)(f"{name}[{i}]", beta)
+
+
+def _integer(low: int) -> Check:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer >= {low}, got {value!r}")
+        if value < low:
+            raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+
+    return check
+
+
+def _one_of(*choices: Any) -> Check:
+    def check(name: str, value: Any) -> None:
+        # Not `in`: 1 == True, and a string must not match a number.
+        if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+    return check
+
+
+CHECKS: dict[str, Check] = {
+    "lr": _number(0),
+    "momentum": _number(0, 1),
+    "betas": _betas,
+    "beta2": _number(0, 1),
+    "eps": _number(0),
+    "weight_decay": _number(0),
+    "nesterov": _one_of(True, False),
+    "steps": _integer(1),
+    "threshold": _integer(0),
+    "maximize": _one_of(True, False),
+    "fused": _one_of(None, True, False),
+    "nonfinite": _one_of(None, "raise", "skip", "propagate"),
+    "batch_dims": _integer(0),
+    "rule": _one_of("matrix", "aux"),
+}
+"""What each name may hold, wherever it appears; the parts of a rule check their own structural choices."""
+
+FREE_KEYS = frozenset(
+    {"params", "param_names", "name", "initial_lr", "max_lr", "min_lr", "swa_lr", "lr_scale"}
+)
+"""Group keys that schedulers and trainers add, never mistaken for a misspelt hyperparameter."""
+
+
+def validate(options: Mapping[str, Any]) -> None:
+    """Raise a ``ValueError`` or ``TypeError`` that names the first bad value and what is allowed."""
+    for name, value in options.items():
+        if name in CHECKS:
+            CHECKS[name](name, value)
+
+
+def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return "; did you mean 'x'?" for the closest known name, or nothing."""
+    aliases = {"learning_rate": "lr", "wd": "weight_decay", "decay": "weight_decay", "beta": "betas"}
+    known = list(known)
+    if aliases.get(name) in known:
+        return f"; did you mean {aliases[name]!r}?"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def reject_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a ``TypeError`` for the first name that is not known, with a suggestion."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{where} got an unknown argument {name!r}{suggestion(name, known)} Known: {', '.join(known)}"
+            )
+
+
+def reject_misspelt(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a ``TypeError`` for a group key that looks like a misspelt hyperparameter.
+
+    Groups may carry keys of their user's own, so that only near misses are refused.
+    """
+    known = list(known)
+    for name in given:
+        if name in known or name in FREE_KEYS:
+            continue
+        if hint := suggestion(name, known, cutoff=0.8):
+            raise TypeError(f"{where} got an unknown key {name!r}{hint}")
+
+
+def resolve(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a group under the names rules use.
+
+    ``betas`` becomes ``momentum`` and ``beta2``. Tensors on the CPU are read as numbers; tensors on a device
+    stay tensors, so that nothing waits for it.
+    """
+    numbers_ = {}
+    for name in ("lr", "weight_decay", "momentum", "beta2", "eps"):
+        if name in group:
+            numbers_[name] = _read(group[name])
+    if "betas" in group:
+        numbers_["momentum"], numbers_["beta2"] = map(_read, group["betas"])
+    return numbers_
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.device.type == "cpu" and not torch.compiler.is_compiling():
+        return value.item()
+    return value

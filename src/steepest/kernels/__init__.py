@@ -1,0 +1,28 @@
+"""Fused paths, behind one dispatch point that looks at the recipe, not at the class."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from steepest.kernels.torch_fused import adam_kernel
+from steepest.rule import Rule
+
+__all__ = ["Kernel", "fused_kernel"]
+
+
+class Kernel(Hashable, Protocol):
+    """Updates state and weight of many parameters in one pass. ``state["step"]`` is already counted up."""
+
+    def __call__(
+        self, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]], hypers: Mapping[str, Any]
+    ) -> None:
+        """Update in place."""
+        ...
+
+
+def fused_kernel(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> Kernel | None:
+    """Return the fastest fused path that computes ``rule`` on ``param``, or None. Equal kernels batch."""
+    return adam_kernel(rule, param, group)

@@ -1,0 +1,118 @@
+"""Compose an optimizer from the four choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from steepest.momentum import Momentum, NoMomentum
+from steepest.norms import Frobenius, Norm
+from steepest.optimizer import RuleOptimizer
+from steepest.preconditioners import Identity, Preconditioner
+from steepest.rule import Rule
+from steepest.steps import DualScaled, StepLength
+
+PARTS = {"norm": Norm, "preconditioner": Preconditioner, "momentum": Momentum, "step": StepLength}
+
+
+class Steepest(RuleOptimizer):
+    """Any norm, in any coordinates, with any momentum and step length.
+
+    Formula:
+        M = momentum(G), T = into(M), U = -lmo(T), S = step(back(U))
+        W <- (1 - lr weight_decay) W - lr S
+        With nothing chosen: W <- W - lr G, plain gradient descent.
+        Norms without a meaning for vectors leave vectors and scalars, and groups with ``rule="aux"``, to
+        AdamW with ``aux``; the others take everything.
+
+    Neighbours:
+        Every optimizer of this library is a call of it.
+
+    From AdamW:
+        Depends on the step: unit steps of the spectral norm are Muon's, dual-scaled diagonal ones Adam's.
+
+    State:
+        What the parts keep: one buffer for momentum, one for a diagonal statistic, ``step`` where counted.
+
+    When not to use:
+        When a named method is the same: it documents its lr and reads better in a log.
+
+    Args:
+        params: parameters, groups, or (name, parameter) pairs; a group may name other parts.
+        lr: step size.
+        norm: default :class:`~steepest.Frobenius`.
+        preconditioner: default :class:`~steepest.Identity`.
+        momentum: default :class:`~steepest.NoMomentum`. Its coefficient stands in ``param_groups`` as
+            ``momentum``, that of a diagonal statistic as ``beta2``.
+        step: default :class:`~steepest.DualScaled`.
+        weight_decay: decoupled decay, >= 0. Default 0.
+        aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
+            weight_decay (0).
+        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+
+    Raises:
+        ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
+
+    Source:
+        arXiv 2510.10777.
+
+    Example:
+        >>> import torch
+        >>> from steepest import EMA, Diagonal, Spectral, Steepest, UnitLMO
+        >>> model = torch.nn.Linear(8, 4, bias=False)
+        >>> optimizer = Steepest(model.parameters(), 1e-3, norm=Spectral(), momentum=EMA(0.95),
+        ...                      preconditioner=Diagonal(power=0.5, beta=0.95), step=UnitLMO())
+        >>> model(torch.ones(1, 8)).sum().backward()
+        >>> optimizer.step()
+        >>> group = optimizer.param_groups[0]
+        >>> group["momentum"], group["beta2"]
+        (0.95, 0.95)
+    """
+
+    hybrid = True
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor,
+        *,
+        norm: Norm | None = None,
+        preconditioner: Preconditioner | None = None,
+        momentum: Momentum | None = None,
+        step: StepLength | None = None,
+        weight_decay: float = 0.0,
+        aux: Mapping[str, Any] | None = None,
+        maximize: bool = False,
+        fused: bool | None = None,
+        nonfinite: str | None = None,
+    ) -> None:
+        rule = Rule(
+            norm=Frobenius() if norm is None else norm,
+            preconditioner=Identity() if preconditioner is None else preconditioner,
+            momentum=NoMomentum() if momentum is None else momentum,
+            step=DualScaled() if step is None else step,
+        )
+        options = {"lr": lr, "weight_decay": weight_decay, "recipe": rule, **rule.hypers()}
+        super().__init__(params, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
+
+    @classmethod
+    def recipe(cls, group: Mapping[str, Any]) -> Rule:
+        """Return the group's own rule."""
+        return group["recipe"]
+
+    def _prepared(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Turn parts named by a group into its recipe and their numbers."""
+        group = dict(group)
+        parts = {name: group.pop(name) for name, kind in PARTS.items() if isinstance(group.get(name), kind)}
+        if parts:
+            rule = replace(group.get("recipe", self.defaults["recipe"]), **parts)
+            numbers = {name: value for part in parts.values() for name, value in _numbers(part).items()}
+            group = {**numbers, **group, "recipe": rule}
+        return group
+
+
+def _numbers(part: Any) -> dict[str, Any]:
+    return {} if isinstance(part, Norm) else part.hypers()

@@ -1,0 +1,60 @@
+"""What a preconditioner must be able to do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, MutableMapping
+from typing import Any, ClassVar
+
+from torch import Size, Tensor
+
+
+class Coordinates(ABC):
+    """The coordinates of one step.
+
+    For the norm |L W R| they are ``into(M) = L^-T M R^-T`` and ``back(U) = L^-1 U R^-1``; for |D * W| both
+    divide by D. ``solve`` is the one after the other: the whole preconditioned gradient of a Frobenius
+    rule with dual scaling.
+    """
+
+    @abstractmethod
+    def into(self, m: Tensor) -> Tensor:
+        """Return ``m`` in these coordinates."""
+
+    @abstractmethod
+    def back(self, u: Tensor) -> Tensor:
+        """Return a direction found in these coordinates in those of the weight."""
+
+    def solve(self, m: Tensor) -> Tensor:
+        """Return ``back(into(m))``, cheaper where the two roots combine."""
+        return self.back(self.into(m))
+
+
+class Preconditioner(ABC):
+    """One choice of coordinates. Subclasses are frozen dataclasses, so that rules can be compared."""
+
+    batches: ClassVar[bool] = False
+    """Whether stacking matrices of one shape makes the coordinates cheaper."""
+
+    @property
+    def needs_step(self) -> bool:
+        """Whether the count of steps is part of the formula."""
+        return False
+
+    def hypers(self) -> dict[str, Any]:
+        """Return the tunable numbers of this part by their name in ``param_groups``, with defaults."""
+        return {}
+
+    def init(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the state for a stack ``x`` (k, m, n) before its first step, every tensor (k, ...)."""
+        return {}
+
+    @abstractmethod
+    def prepare(
+        self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
+    ) -> Coordinates:
+        """Update the statistics that this step uses, in place, and return its coordinates."""
+
+    def for_shape(self, shape: Size) -> Preconditioner:
+        """Return the preconditioner to use for one parameter of this shape."""
+        return self

@@ -1,0 +1,114 @@
+"""Diagonal preconditioners: every entry measured in its own unit.
+
+The norm is |D * W| with D^2 = V^power, V a statistic of squared gradients. With the Frobenius norm and dual
+scaling the step is M / D^2, so
+
+- power 1/2, EMA: Adam; with a running sum: Adagrad
+- power 1/3, EMA: the framework's MADGRAD row
+- power 1, EMA: AdamSANIA
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from steepest.preconditioners.base import Coordinates, Preconditioner
+
+EpsPlacement = Literal["outside", "uncorrected", "inside"]
+
+
+@dataclass(frozen=True)
+class Scaling(Coordinates):
+    """The coordinates of |D * W|, given D^2."""
+
+    d_squared: Tensor
+
+    def into(self, m: Tensor) -> Tensor:
+        """Return M / D."""
+        return m / self.d_squared.sqrt()
+
+    def back(self, u: Tensor) -> Tensor:
+        """Return U / D."""
+        return u / self.d_squared.sqrt()
+
+    def solve(self, m: Tensor) -> Tensor:
+        """Return M / D^2."""
+        return m / self.d_squared
+
+
+@dataclass(frozen=True)
+class Diagonal(Preconditioner):
+    """D^2 = V^power of the statistic V of squared gradients.
+
+    V is an exponential average with coefficient ``beta`` (the hyperparameter ``beta2``), bias-corrected by
+    c = 1 - beta^t unless ``bias_correction=False``, or with ``beta=None`` the running sum, where c = 1. The
+    current gradient is part of it. ``eps_placement`` says where ``eps`` enters:
+
+    - ``"outside"``: D^2 = (V/c)^power + eps (Adam, Adagrad, AdamSANIA)
+    - ``"uncorrected"``: D^2 = (V^power + eps) / c^power (MuAdam)
+    - ``"inside"``: D^2 = (V/c + eps)^power
+
+    State: ``exp_avg_sq`` (``sum`` for the running sum), of the parameter's shape.
+    """
+
+    power: float = 0.5
+    beta: float | None = 0.999
+    eps: float = 1e-8
+    eps_placement: EpsPlacement = "outside"
+    bias_correction: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.power <= 1:
+            raise ValueError(f"power must be in (0, 1], got {self.power!r}")
+        if self.eps_placement not in ("outside", "uncorrected", "inside"):
+            raise ValueError(
+                f"eps_placement must be 'outside', 'uncorrected' or 'inside', got {self.eps_placement!r}"
+            )
+
+    @property
+    def needs_step(self) -> bool:
+        """True when bias-corrected."""
+        return self.beta is not None and self.bias_correction
+
+    @property
+    def _buffer(self) -> str:
+        return "sum" if self.beta is None else "exp_avg_sq"
+
+    def hypers(self) -> dict[str, Any]:
+        """Return ``eps``, and ``beta2`` for the exponential average."""
+        return {"eps": self.eps} if self.beta is None else {"beta2": self.beta, "eps": self.eps}
+
+    def init(self, x: Tensor) -> dict[str, Tensor]:
+        """Return a zero statistic."""
+        return {self._buffer: torch.zeros_like(x)}
+
+    def prepare(
+        self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
+    ) -> Coordinates:
+        """Add the gradient's squares to V and return the coordinates of |D * W|."""
+        v, eps = state[self._buffer], hypers["eps"]
+        if self.beta is None:
+            v.addcmul_(grad, grad)
+        else:
+            # Not lerp_, which would turn a V that overflowed to inf into NaN.
+            v.mul_(hypers["beta2"]).add_((grad * grad).mul_(1 - hypers["beta2"]))
+        correction = 1 - hypers["beta2"] ** hypers["step"] if self.needs_step else 1.0
+        if self.eps_placement == "inside":
+            d_squared = self._power(v / correction + eps)
+        elif self.eps_placement == "uncorrected":
+            d_squared = (self._power(v) + eps) / correction**self.power
+        else:
+            d_squared = self._power(v) / correction**self.power + eps
+        if eps == 0:  # entries that never saw a gradient: 0 / 0 = 0
+            d_squared = torch.where(d_squared > 0, d_squared, float("inf"))
+        return Scaling(d_squared)
+
+    def _power(self, v: Tensor) -> Tensor:
+        if self.power == 0.5:
+            return v.sqrt()
+        return v if self.power == 1 else v.pow(self.power)

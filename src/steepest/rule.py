@@ -1,0 +1,123 @@
+"""A rule is the four choices: norm, preconditioner, momentum, step length.
+
+One step for a stack of gradients G (k, m, n):
+
+    M = momentum(G)                  or G, with momentum after the oracle
+    T = into(M)                      L^-T M R^-T, or M / D
+    U = norm.direction(T)            unit ball of the base norm
+    S = step(back(U))                L^-1 U R^-1, or U / D; times the dual norm for dual-scaled members
+    S = momentum(S)                  for momentum after the oracle
+
+With a Euclidean norm and dual scaling, T times its dual norm is T itself, so that S = solve(M): this is how
+Adam, Adagrad and Shampoo are steepest descent.
+
+Rules know nothing of ``torch.optim``, devices or groups: they read gradients and hyperparameters, update
+the named state they are handed in place, and return a direction. They never see the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+from torch import Size, Tensor
+
+from steepest.momentum import Momentum, NoMomentum
+from steepest.norms import Frobenius, Norm
+from steepest.numeric import inner
+from steepest.preconditioners import Identity, Preconditioner
+from steepest.steps import StepLength, UnitLMO
+
+Decay = Literal["decoupled", "l2"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One optimizer as a value: equal choices are equal rules.
+
+    ``decay`` says how ``weight_decay`` acts: ``"decoupled"`` shrinks the weight by 1 - lr * weight_decay
+    before the step, ``"l2"`` adds weight_decay * W to the gradient.
+
+    >>> from steepest.momentum import EMA
+    >>> from steepest.norms import Spectral
+    >>> muon = Rule(norm=Spectral(), momentum=EMA(0.95, nesterov=True), step=UnitLMO("original"))
+    >>> muon.hypers()
+    {'momentum': 0.95}
+    """
+
+    norm: Norm = field(default_factory=Frobenius)
+    preconditioner: Preconditioner = field(default_factory=Identity)
+    momentum: Momentum = field(default_factory=NoMomentum)
+    step: StepLength = field(default_factory=UnitLMO)
+    decay: Decay = "decoupled"
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("norm", Norm),
+            ("preconditioner", Preconditioner),
+            ("momentum", Momentum),
+            ("step", StepLength),
+        ):
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                known = ", ".join(sorted(f"{c.__name__}()" for c in kind.__subclasses__()))
+                raise TypeError(f"{name} must be a {kind.__name__} such as {known}; got {part!r}")
+        if self.decay not in ("decoupled", "l2"):
+            raise ValueError(f"decay must be 'decoupled' or 'l2', got {self.decay!r}")
+
+    @property
+    def matrix_only(self) -> bool:
+        """Whether vectors and scalars need another rule."""
+        return self.norm.matrix_only
+
+    @property
+    def needs_step(self) -> bool:
+        """Whether the state must count steps."""
+        return self.momentum.needs_step or self.preconditioner.needs_step
+
+    @property
+    def batches(self) -> bool:
+        """Whether matrices of one shape are cheaper when stacked."""
+        return self.norm.batches or self.preconditioner.batches
+
+    def hypers(self) -> dict[str, Any]:
+        """Return the tunable numbers of all parts by name, with their defaults."""
+        return {**self.momentum.hypers(), **self.step.hypers(), **self.preconditioner.hypers()}
+
+    def for_shape(self, shape: Size) -> Rule:
+        """Return the rule for one parameter of this shape, batch dimensions left out."""
+        return _for_shape(self, shape)
+
+    def init(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the state for a stack ``x`` (k, m, n) before its first step."""
+        return {**self.momentum.init(x), **self.preconditioner.init(x)}
+
+    def update(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> Tensor:
+        """Return the step for ``grad`` (k, m, n), to be scaled by -lr and added to the weight.
+
+        ``state`` is updated in place; ``hypers`` holds the numbers of :meth:`hypers`, and ``step``, the count
+        from 1, where :attr:`needs_step`. The result is read only: it may be a state buffer or ``grad``.
+        """
+        before = self.momentum.where == "before"
+        m = self.momentum(grad, state, hypers) if before else grad
+        coordinates = self.preconditioner.prepare(grad, state, hypers)
+        if self.norm.euclidean and self.step.dual_scaled:
+            s = coordinates.solve(m)
+        else:
+            t = coordinates.into(m)
+            u = self.norm.direction(t)
+            s = coordinates.back(u)
+            if self.step.dual_scaled:
+                s = s * inner(t, u)
+        s = self.step(s, m, hypers)
+        return s if before else self.momentum(s, state, hypers)
+
+
+@lru_cache(maxsize=4096)
+def _for_shape(rule: Rule, shape: Size) -> Rule:
+    norm, preconditioner = rule.norm.for_shape(shape), rule.preconditioner.for_shape(shape)
+    if norm is rule.norm and preconditioner is rule.preconditioner:
+        return rule
+    return replace(rule, norm=norm, preconditioner=preconditioner)

@@ -1,0 +1,115 @@
+"""Step lengths: how far to go along the steepest direction.
+
+Unit members (Muon, SignSGD, MuAdam) move by the unit-norm direction, times a factor of the shape;
+dual-scaled members (SGD, Adam, Shampoo) move by direction times dual norm, which for the Frobenius norm
+is the preconditioned gradient itself; ANDI restores an energy floor; RMS matching fixes the size of the
+entries.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from steepest.numeric import length
+
+SHAPE_SCALES = {
+    None: lambda m, n: 1.0,
+    "original": lambda m, n: math.sqrt(max(1.0, m / n)),
+    "match_rms_adamw": lambda m, n: 0.2 * math.sqrt(max(m, n)),
+    "spectral": lambda m, n: math.sqrt(m / n),
+    "unit_rms": lambda m, n: math.sqrt(max(m, n)),
+}
+"""Factors of the (out, in) shape of a matrix, by name."""
+
+
+class StepLength(ABC):
+    """One choice of length. ``__call__`` gets the finished direction and returns the step."""
+
+    dual_scaled: ClassVar[bool] = False
+    """Whether the direction arrives multiplied by the dual norm."""
+
+    def hypers(self) -> dict[str, Any]:
+        """Return the tunable numbers of this part by their name in ``param_groups``, with defaults."""
+        return {}
+
+    @abstractmethod
+    def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return the step from the direction S (k, m, n) and the oracle's input ``x`` of that shape."""
+
+
+@dataclass(frozen=True)
+class UnitLMO(StepLength):
+    """The direction as the oracle gives it, times a shape scale.
+
+    ``scale`` for a matrix of m outputs and n inputs: ``None`` 1; ``"original"`` sqrt(max(1, m/n));
+    ``"match_rms_adamw"`` 0.2 sqrt(max(m, n)); ``"spectral"`` sqrt(m/n); ``"unit_rms"`` sqrt(max(m, n)).
+    """
+
+    scale: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale not in SHAPE_SCALES:
+            allowed = ", ".join(repr(name) for name in SHAPE_SCALES)
+            raise ValueError(f"scale must be one of {allowed}, got {self.scale!r}")
+
+    def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return ``scale * S``."""
+        factor = SHAPE_SCALES[self.scale](max(1, x.shape[-2]), max(1, x.shape[-1]))
+        return direction if factor == 1.0 else direction * factor
+
+
+@dataclass(frozen=True)
+class DualScaled(StepLength):
+    """Direction times dual norm: the sharp operator."""
+
+    dual_scaled = True
+
+    def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return the direction, which the rule has already multiplied by the dual norm."""
+        return direction
+
+
+@dataclass(frozen=True)
+class EnergyFloor(StepLength):
+    """tau S / (|S|_F + eps) with tau = sqrt(|X|_F^2 + 1): a length that never falls below one.
+
+    The step is as long as the gradient when that is large, and of length one near a stationary point.
+    A zero direction stays zero.
+    """
+
+    eps: float = 1e-8
+    dual_scaled = True
+
+    def hypers(self) -> dict[str, Any]:
+        """Return ``eps``."""
+        return {"eps": self.eps}
+
+    def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return ``tau / (|S|_F + eps) * S``."""
+        energy = length(x)
+        tau = torch.sqrt(energy * energy + 1)
+        size = length(direction) + hypers["eps"]
+        return direction * (tau / torch.where(size > 0, size, 1.0)).to(direction.dtype)
+
+
+@dataclass(frozen=True)
+class RMSMatched(StepLength):
+    """S rescaled so that the root mean square of its entries is ``rms`` (AdamW's is about 0.2)."""
+
+    rms: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not self.rms > 0:
+            raise ValueError(f"rms must be > 0, got {self.rms!r}")
+
+    def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return ``rms * S / RMS(S)``."""
+        size = length(direction) / math.sqrt(max(1, x.shape[-2] * x.shape[-1]))
+        return direction * (self.rms / torch.where(size > 0, size, 1.0)).to(direction.dtype)
