@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from steepest.groups import describe
 from steepest.rule import Rule
+from steepest.views import initial_state, step_device
+
+RuleOf = Callable[[Mapping[str, Any]], Rule]
 
 
 def pack(state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -20,9 +25,13 @@ def pack(state_dict: dict[str, Any]) -> dict[str, Any]:
     return {**state_dict, "param_groups": groups}
 
 
-def check_groups(saved: list[Mapping[str, Any]], current: list[Mapping[str, Any]]) -> None:
-    """Raise if saved groups belong to another composition."""
-    for i, (old, new) in enumerate(zip(saved, current, strict=False)):
+def check(
+    saved: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
+    rule_of: RuleOf,
+) -> None:
+    """Raise a ``ValueError`` that names the first thing in which a state dict does not fit."""
+    for i, (old, new) in enumerate(zip(saved["param_groups"], groups, strict=False)):
         for key, value in new.items():
             if isinstance(value, Rule) and key in old and old[key] != repr(value):
                 raise ValueError(f"group {i} was saved with {key} {old[key]}, this optimizer has {value!r}")
@@ -30,28 +39,66 @@ def check_groups(saved: list[Mapping[str, Any]], current: list[Mapping[str, Any]
             raise ValueError(
                 f"group {i} was saved with rule {old.get('rule')!r}, this optimizer has {new.get('rule')!r}"
             )
-
-
-def check_state(label: str, saved: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    """Raise if the saved state of one parameter is not what its rule keeps."""
-    if set(saved) != set(expected):
-        raise ValueError(
-            f"the saved state of {label} holds {sorted(saved)}, this optimizer keeps {sorted(expected)}: "
-            "the checkpoint is of another optimizer or of other settings"
-        )
-    for name, template in expected.items():
-        shape = tuple(saved[name].shape) if isinstance(saved[name], Tensor) else ()
-        if shape != tuple(template.shape):
+    for entry in _entries(saved, groups, rule_of):
+        expected = entry.template
+        if set(entry.state) != set(expected):
             raise ValueError(
-                f"the saved {name!r} of {label} has shape {shape}, expected {tuple(template.shape)}"
+                f"the saved state of {entry.label} holds {sorted(entry.state)}, this optimizer keeps "
+                f"{sorted(expected)}: the checkpoint is of another optimizer or of other settings"
             )
+        for name, value in entry.state.items():
+            shape = tuple(torch.as_tensor(value).shape)
+            if shape != tuple(expected[name].shape):
+                raise ValueError(
+                    f"the saved {name!r} of {entry.label} has shape {shape}, "
+                    f"expected {tuple(expected[name].shape)}"
+                )
 
 
-def restored(value: Any, template: Tensor, device: torch.device) -> Tensor:
-    """Return a saved value as own contiguous state, with the dtype it was saved in where that is wide enough.
+def restore(
+    saved: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
+    rule_of: RuleOf,
+    state: MutableMapping[Tensor, Any],
+) -> None:
+    """Set the state from a state dict that :func:`check` has passed, contiguous and in the engine's dtypes.
 
-    torch casts state to the parameter's dtype on loading, which would cut float32 state of a bfloat16
-    parameter; state saved in a narrower dtype, by another optimizer, is widened.
+    torch casts state to the parameter's dtype on loading, which would cut the float32 state of a bfloat16
+    parameter. State saved in a narrower dtype, by another optimizer, is widened.
     """
-    saved = torch.as_tensor(value)
-    return saved.to(device=device, dtype=template.dtype, copy=True, memory_format=torch.contiguous_format)
+    for entry in _entries(saved, groups, rule_of):
+        state[entry.param] = {
+            name: torch.as_tensor(value).to(
+                device=step_device(entry.rule, entry.param) if name == "step" else entry.param.device,
+                dtype=entry.template[name].dtype,
+                copy=True,
+                memory_format=torch.contiguous_format,
+            )
+            for name, value in entry.state.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Entry:
+    label: str
+    param: Tensor
+    rule: Rule
+    state: Mapping[str, Any]
+    template: Mapping[str, Tensor]
+
+
+def _entries(
+    saved: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
+    rule_of: RuleOf,
+) -> Iterator[_Entry]:
+    """Yield every parameter with saved state, beside what its rule would keep under the saved settings."""
+    for old, new in zip(saved["param_groups"], groups, strict=False):
+        batch_dims = new.get("batch_dims", 0)
+        rules = {key: value for key, value in new.items() if isinstance(value, Rule)}
+        rule_of_group = rule_of({**new, **old, **rules})
+        for i, (key, param) in enumerate(zip(old["params"], new["params"], strict=False)):
+            if state := saved["state"].get(key):
+                rule = rule_of_group.for_shape(param.shape[batch_dims:])
+                template = initial_state(rule, param, batch_dims, torch.device("meta"))
+                yield _Entry(describe(new, i), param, rule, state, template)

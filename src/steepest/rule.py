@@ -11,6 +11,10 @@ One step for a stack of gradients G (k, m, n):
 With a Euclidean norm and dual scaling, T times its dual norm is T itself, so that S = solve(M): this is how
 Adam, Adagrad and Shampoo are steepest descent.
 
+A preconditioner may spend a step on statistics alone (then there is no direction), and update statistics
+after their use. A step length may need one number of the whole network (a clipped or Polyak step): the
+adapter then sums <M, S> over all parameters and multiplies every S by one factor.
+
 Rules know nothing of ``torch.optim``, devices or groups: they read gradients and hyperparameters, update
 the named state they are handed in place, and return a direction. They never see the weight.
 """
@@ -20,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Size, Tensor
 
@@ -30,7 +34,19 @@ from steepest.numeric import inner
 from steepest.preconditioners import Identity, Preconditioner
 from steepest.steps import StepLength, UnitLMO
 
-Decay = Literal["decoupled", "l2"]
+Decay = Literal["decoupled", "after", "l2", "constrained"]
+DECAYS = get_args(Decay)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a rule returns: the step ``direction`` S and the ``momentum`` M the oracle saw, both (k, m, n).
+
+    Both are read only: either may be a state buffer or the gradient itself.
+    """
+
+    direction: Tensor
+    momentum: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,8 @@ class Rule:
     """One optimizer as a value: equal choices are equal rules.
 
     ``decay`` says how ``weight_decay`` acts: ``"decoupled"`` shrinks the weight by 1 - lr * weight_decay
-    before the step, ``"l2"`` adds weight_decay * W to the gradient.
+    before the step, ``"after"`` after it, ``"l2"`` adds weight_decay * W to the gradient. ``"constrained"``
+    moves towards the oracle's point instead of along it: W <- (1 - lr) W - lr S.
 
     >>> from steepest.momentum import EMA
     >>> from steepest.norms import Spectral
@@ -64,8 +81,8 @@ class Rule:
             if not isinstance(part, kind):
                 known = ", ".join(sorted(f"{c.__name__}()" for c in kind.__subclasses__()))
                 raise TypeError(f"{name} must be a {kind.__name__} such as {known}; got {part!r}")
-        if self.decay not in ("decoupled", "l2"):
-            raise ValueError(f"decay must be 'decoupled' or 'l2', got {self.decay!r}")
+        if self.decay not in DECAYS:
+            raise ValueError(f"decay must be one of {', '.join(map(repr, DECAYS))}, got {self.decay!r}")
 
     @property
     def matrix_only(self) -> bool:
@@ -75,7 +92,12 @@ class Rule:
     @property
     def needs_step(self) -> bool:
         """Whether the state must count steps."""
-        return self.momentum.needs_step or self.preconditioner.needs_step
+        return self.momentum.needs_step or self.preconditioner.needs_step or self.scheduled
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the count of steps decides what is computed, so that it is kept on the host."""
+        return self.preconditioner.scheduled
 
     @property
     def batches(self) -> bool:
@@ -94,15 +116,20 @@ class Rule:
         """Return the state for a stack ``x`` (k, m, n) before its first step."""
         return {**self.momentum.init(x), **self.preconditioner.init(x)}
 
-    def update(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> Tensor:
+    def update(
+        self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
+    ) -> Update | None:
         """Return the step for ``grad`` (k, m, n), to be scaled by -lr and added to the weight.
 
         ``state`` is updated in place; ``hypers`` holds the numbers of :meth:`hypers`, and ``step``, the count
-        from 1, where :attr:`needs_step`. The result is read only: it may be a state buffer or ``grad``.
+        from 1, where :attr:`needs_step`. None leaves the weight as it is.
         """
+        coordinates = self.preconditioner.prepare(grad, state, hypers)
+        if coordinates is None:
+            self.preconditioner.finish(grad, state, hypers)
+            return None
         before = self.momentum.where == "before"
         m = self.momentum(grad, state, hypers) if before else grad
-        coordinates = self.preconditioner.prepare(grad, state, hypers)
         if self.norm.euclidean and self.step.dual_scaled:
             s = coordinates.solve(m)
         else:
@@ -112,7 +139,10 @@ class Rule:
             if self.step.dual_scaled:
                 s = s * inner(t, u)
         s = self.step(s, m, hypers)
-        return s if before else self.momentum(s, state, hypers)
+        if not before:
+            s = self.momentum(s, state, hypers)
+        self.preconditioner.finish(grad, state, hypers)
+        return Update(s, m)
 
 
 @lru_cache(maxsize=4096)

@@ -23,12 +23,12 @@ def check_kind(group: Mapping[str, Any], index: int) -> None:
     if not param.is_floating_point() or not grad.is_floating_point():
         raise RuntimeError(
             f"parameters and gradients must be real floating point: {describe(group, index)} is "
-            f"{param.dtype} with a {grad.dtype} gradient; for complex parameters optimize torch.view_as_real of them"
+            f"{param.dtype} with a {grad.dtype} gradient; optimize torch.view_as_real of complex parameters"
         )
 
 
 def policy(group: Mapping[str, Any], grad: Tensor) -> str:
-    """Return the group's policy for non-finite gradients; by default raise where that costs no device sync."""
+    """Return the policy for non-finite gradients; by default raise where that costs no device sync."""
     chosen = group["nonfinite"]
     return chosen or ("raise" if grad.device.type == "cpu" else "propagate")
 

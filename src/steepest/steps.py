@@ -34,6 +34,8 @@ class StepLength(ABC):
 
     dual_scaled: ClassVar[bool] = False
     """Whether the direction arrives multiplied by the dual norm."""
+    whole_network: ClassVar[bool] = False
+    """Whether one factor for all parameters, :meth:`factor`, multiplies the step."""
 
     def hypers(self) -> dict[str, Any]:
         """Return the tunable numbers of this part by their name in ``param_groups``, with defaults."""
@@ -42,6 +44,13 @@ class StepLength(ABC):
     @abstractmethod
     def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
         """Return the step from the direction S (k, m, n) and the oracle's input ``x`` of that shape."""
+
+    def factor(self, total: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return the factor of a whole-network step, from the sum of <M, S> over all parameters.
+
+        ``hypers["loss"]`` is the closure's loss, or None.
+        """
+        return torch.ones_like(total)
 
 
 @dataclass(frozen=True)

@@ -37,16 +37,27 @@ def compute_dtype(param: Tensor) -> torch.dtype:
     return torch.float64 if param.dtype == torch.float64 else torch.float32
 
 
-def initial_state(rule: Rule, param: Tensor, batch_dims: int, device: torch.device) -> dict[str, Tensor]:
-    """Return the state of ``param`` before its first step; ``device="meta"`` gives names and shapes alone."""
+def initial_state(
+    rule: Rule, param: Tensor, batch_dims: int, device: torch.device | None = None
+) -> dict[str, Tensor]:
+    """Return the state of ``param`` before its first step.
+
+    ``device`` overrides the parameter's: the meta device gives names and shapes alone.
+    """
     shape = stack_shape(param.shape, batch_dims)
     state: dict[str, Tensor] = {}
     if rule.needs_step:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-    for name, value in rule.init(torch.empty(shape, dtype=compute_dtype(param), device=device)).items():
+        state["step"] = torch.zeros((), device=device or step_device(rule, param))
+    like = torch.empty(shape, dtype=compute_dtype(param), device=device or param.device)
+    for name, value in rule.init(like).items():
         own = param.shape if value.shape == shape else (*param.shape[:batch_dims], *value.shape[1:])
         state[name] = value.reshape(own)
     return state
+
+
+def step_device(rule: Rule, param: Tensor) -> torch.device:
+    """Return where the count of steps lives: beside the parameter, or on the host for scheduled rules."""
+    return torch.device("cpu") if rule.scheduled else param.device
 
 
 def gather(tensors: Sequence[Tensor]) -> Tensor:

@@ -41,6 +41,11 @@ class Preconditioner(ABC):
         """Whether the count of steps is part of the formula."""
         return False
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the count of steps decides what is computed (refreshes), so that the host must know it."""
+        return False
+
     def hypers(self) -> dict[str, Any]:
         """Return the tunable numbers of this part by their name in ``param_groups``, with defaults."""
         return {}
@@ -52,8 +57,14 @@ class Preconditioner(ABC):
     @abstractmethod
     def prepare(
         self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
-    ) -> Coordinates:
-        """Update the statistics that this step uses, in place, and return its coordinates."""
+    ) -> Coordinates | None:
+        """Update the statistics that this step uses, in place, and return its coordinates.
+
+        None means that this step only gathers statistics: momentum and weight stay as they are.
+        """
+
+    def finish(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> None:
+        """Update the statistics that only later steps use, in place."""
 
     def for_shape(self, shape: Size) -> Preconditioner:
         """Return the preconditioner to use for one parameter of this shape."""

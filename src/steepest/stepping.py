@@ -1,0 +1,152 @@
+"""One step of many parameters: buckets, the rule's update, the move.
+
+Parameters that one call can serve form a bucket: all that a fused kernel takes, or a stack of matrices of one
+shape where the rule gains from stacking, else one parameter by itself. State lives per parameter under its
+public names; stacks are views of it, or copied and written back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest.apply import apply_, pairing
+from steepest.hypers import resolve
+from steepest.kernels import Kernel, fused_kernel
+from steepest.rule import Rule
+from steepest.steps import StepLength
+from steepest.views import as_stack, compute_dtype, gather, initial_state, scatter, state_as_stack
+
+State = MutableMapping[Tensor, dict[str, Any]]
+Member = tuple[dict[str, Any], int]
+"""A group and the index of a parameter in it."""
+
+
+@dataclass
+class Bucket:
+    """Parameters of one group that one call serves: of a kernel, or of a rule for stacks of one shape."""
+
+    group: dict[str, Any]
+    rule: Rule
+    kernel: Kernel | None
+    params: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class Move:
+    """A direction that waits for its length."""
+
+    param: Tensor
+    rule: Rule
+    hypers: dict[str, Any]
+    direction: Tensor
+    momentum: Tensor
+
+
+def take_step(
+    members: Iterable[Member], rule_of: Callable[[Mapping[str, Any]], Rule], state: State, loss: Any
+) -> None:
+    """Move every member by its group's rule. ``loss`` is the closure's, for steps that depend on it."""
+    waiting = [move for bucket in form_buckets(members, rule_of, state) for move in advance(bucket, state)]
+    move_together(waiting, loss)
+
+
+def form_buckets(
+    members: Iterable[Member], rule_of: Callable[[Mapping[str, Any]], Rule], state: State
+) -> Iterable[Bucket]:
+    """Create missing state and return the work of this step."""
+    buckets: dict[Any, Bucket] = {}
+    rules: dict[Any, Rule] = {}
+    for group, i in members:
+        param, batch_dims = group["params"][i], group.get("batch_dims", 0)
+        shape = param.shape[batch_dims:]
+        rule = rules.get((id(group), shape))
+        if rule is None:
+            rule = rules[id(group), shape] = rule_of(group).for_shape(shape)
+        own = state[param]
+        if not own:
+            own.update(initial_state(rule, param, batch_dims))
+        kernel = None if group["fused"] is False else fused_kernel(rule, param, group)
+        key: Any = id(param)
+        if kernel is not None:
+            key = (id(group), kernel)
+        elif rule.batches:
+            key = (id(group), rule, shape, param.dtype, param.device, _host_count(own))
+        buckets.setdefault(key, Bucket(group, rule, kernel)).params.append(param)
+    return buckets.values()
+
+
+def advance(bucket: Bucket, state: State) -> Iterator[Move]:
+    """Update state and weights of a bucket; yield the moves that need a number of the whole network."""
+    group, rule, params = bucket.group, bucket.rule, bucket.params
+    states = [state[param] for param in params]
+    hypers = resolve(group)
+    if rule.needs_step:
+        torch._foreach_add_([own["step"] for own in states], 1)
+    if bucket.kernel is not None:
+        bucket.kernel(params, states, hypers)
+        return
+    if rule.needs_step:
+        hypers["step"] = _step_count(states)
+    batch_dims = group.get("batch_dims", 0)
+    stacks = [
+        {name: state_as_stack(v, p, batch_dims) for name, v in own.items() if name != "step"}
+        for p, own in zip(params, states, strict=True)
+    ]
+    stacked = {name: gather([stack[name] for stack in stacks]) for name in stacks[0]}
+    update = rule.update(gather([_gradient(p, group, rule, hypers) for p in params]), stacked, hypers)
+    if len(params) > 1:
+        scatter(stacked, stacks)
+    if update is None:
+        return
+    counts = [param.shape[:batch_dims].numel() for param in params]
+    parts = zip(params, update.direction.split(counts), update.momentum.split(counts), strict=True)
+    for param, direction, momentum in parts:
+        move = Move(param, rule, hypers, direction.reshape(param.shape), momentum.reshape(param.shape))
+        if rule.step.whole_network:
+            yield move
+        else:
+            apply_(param, move.direction, hypers, rule)
+
+
+def move_together(moves: list[Move], loss: Any) -> None:
+    """Apply moves whose length is one number of the whole network."""
+    totals: dict[StepLength, Tensor] = {}
+    for move in moves:
+        share = pairing(move.param, move.direction, move.momentum, move.rule)
+        step = move.rule.step
+        totals[step] = totals[step] + share.to(totals[step].device) if step in totals else share
+    for move in moves:
+        step = move.rule.step
+        factor = step.factor(totals[step], {**move.hypers, "loss": loss}).to(move.param.device)
+        apply_(move.param, move.direction, {**move.hypers, "lr": move.hypers["lr"] * factor}, move.rule)
+
+
+def _gradient(param: Tensor, group: Mapping[str, Any], rule: Rule, hypers: Mapping[str, Any]) -> Tensor:
+    """Return the descent gradient as a stack in the dtype of the arithmetic."""
+    assert param.grad is not None
+    grad = param.grad.to(compute_dtype(param))
+    if group["maximize"]:
+        grad = -grad
+    if rule.decay == "l2" and hypers.get("weight_decay", 0.0) != 0.0:
+        grad = grad + hypers["weight_decay"] * param.to(grad.dtype)
+    return as_stack(grad, group.get("batch_dims", 0))
+
+
+def _host_count(state: Mapping[str, Tensor]) -> float | None:
+    """Return the count of steps where reading it costs nothing."""
+    step = state.get("step")
+    return step.item() if step is not None and step.device.type == "cpu" else None
+
+
+def _step_count(states: list[dict[str, Tensor]]) -> Any:
+    """Return the count of steps: a number on the host, a float64 tensor (k, 1, 1) on a device."""
+    first = states[0]["step"]
+    if first.device.type == "cpu" and not torch.compiler.is_compiling():
+        return first.item()
+    wide = torch.float32 if first.device.type == "mps" else torch.float64
+    return torch.stack([own["step"] for own in states]).to(wide).reshape(-1, 1, 1)
