@@ -1,0 +1,35 @@
+# Every target makes its own environment in .venv first; `make race` and `make test` need nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: race test lint blocks examples docs clean
+
+race: $(READY)
+	$(BIN)/steepest race $(ARGS)
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+blocks: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/check_blocks.py
+
+examples: $(READY)
+	for example in examples/*.py; do echo "$$example"; $(BIN)/python $$example || exit 1; done
+
+# The README's picture and table of methods, from a real race and from the docstrings.
+docs: $(READY)
+	$(BIN)/python tools/method_table.py README.md
+
+clean:
+	rm -rf .venv build dist src/*.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[race,dev]"
+	touch $@
