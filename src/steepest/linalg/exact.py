@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from steepest.linalg.newton_schulz import iterate, newton_schulz_schedule
-from steepest.linalg.scaling import power_of_two, unit_frobenius
+from steepest.linalg.scaling import all_finite, power_of_two, unit_frobenius
 from steepest.linalg.symmetric import LinAlgError, symmetric_eigen
 
 
@@ -51,7 +51,7 @@ def polar_by_decomposition(x: Tensor) -> Tensor:
         float64, shape of `x`.
     """
     rtol = rank_tolerance(x.shape[-2], x.shape[-1], x.dtype)
-    finite = x.isfinite().all(-1).all(-1)[..., None, None]
+    finite = all_finite(x)[..., None, None]
     x, direct = x.masked_fill(~finite, 0).double(), x.dtype == torch.float64
     x = x / power_of_two(x)
     result = None
@@ -62,8 +62,7 @@ def polar_by_decomposition(x: Tensor) -> Tensor:
             result = None
     if result is None:
         result = _from_gram(x, rtol)
-    iterated = ~result.isfinite().all(-1).all(-1)
+    iterated = ~all_finite(result)[..., None, None]
     if iterated.any():
-        iterated = iterated[..., None, None]
         result = torch.where(iterated, iterate(unit_frobenius(x), newton_schulz_schedule(5)), result)
     return result.masked_fill(~finite, float("nan"))

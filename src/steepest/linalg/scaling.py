@@ -4,6 +4,21 @@ import torch
 from torch import Tensor
 
 
+def largest_entry(x: Tensor) -> Tensor:
+    """Largest |entry| of each matrix, `(..., 1, 1)`; NaN for a matrix with a NaN.
+
+    Two reductions without a temporary; on a CPU several times faster than the infinity norm.
+    """
+    return torch.maximum(x.amax((-2, -1), keepdim=True), -x.amin((-2, -1), keepdim=True))
+
+
+def all_finite(x: Tensor) -> Tensor:
+    """Whether each matrix is free of NaN and infinities, `(...)` bool; true for an empty one."""
+    if x.numel() == 0:
+        return torch.ones(x.shape[:-2], dtype=torch.bool, device=x.device)
+    return largest_entry(x).isfinite()[..., 0, 0]
+
+
 def power_of_two(x: Tensor) -> Tensor:
     """Largest power of two that is at most the largest |entry| of each matrix.
 
@@ -17,8 +32,7 @@ def power_of_two(x: Tensor) -> Tensor:
         `(..., 1, 1)`. A zero matrix gives the smallest normal number; a matrix with a NaN or an infinity
         gives NaN, which the quotient carries on.
     """
-    largest = torch.linalg.vector_norm(x, float("inf"), dim=(-2, -1), keepdim=True)
-    largest = largest.clamp_min(torch.finfo(x.dtype).tiny)
+    largest = largest_entry(x).clamp_min(torch.finfo(x.dtype).tiny)
     return largest / (2 * torch.frexp(largest).mantissa)
 
 
