@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest.groups import describe
+from steepest.part import Part
 from steepest.rule import Rule
 from steepest.views import initial_state, step_device
 
@@ -17,9 +18,9 @@ RuleOf = Callable[[Mapping[str, Any]], Rule]
 
 
 def pack(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Return a state dict whose groups hold plain values only: rules become their printed form."""
+    """Return a state dict whose groups hold plain values only: parts become their printed form."""
     groups = [
-        {key: repr(value) if isinstance(value, Rule) else value for key, value in group.items()}
+        {key: repr(value) if isinstance(value, Part) else value for key, value in group.items()}
         for group in state_dict["param_groups"]
     ]
     return {**state_dict, "param_groups": groups}
@@ -33,7 +34,7 @@ def check(
     """Raise a ``ValueError`` that names the first thing in which a state dict does not fit."""
     for i, (old, new) in enumerate(zip(saved["param_groups"], groups, strict=False)):
         for key, value in new.items():
-            if isinstance(value, Rule) and key in old and old[key] != repr(value):
+            if isinstance(value, Part) and key in old and old[key] != repr(value):
                 raise ValueError(f"group {i} was saved with {key} {old[key]}, this optimizer has {value!r}")
         if old.get("rule", "matrix") != new.get("rule", "matrix"):
             raise ValueError(
@@ -95,8 +96,8 @@ def _entries(
     """Yield every parameter with saved state, beside what its rule would keep under the saved settings."""
     for old, new in zip(saved["param_groups"], groups, strict=False):
         batch_dims = new.get("batch_dims", 0)
-        rules = {key: value for key, value in new.items() if isinstance(value, Rule)}
-        rule_of_group = rule_of({**new, **old, **rules})
+        parts = {key: value for key, value in new.items() if isinstance(value, Part)}
+        rule_of_group = rule_of({**new, **old, **parts})
         for i, (key, param) in enumerate(zip(old["params"], new["params"], strict=False)):
             if state := saved["state"].get(key):
                 rule = rule_of_group.for_shape(param.shape[batch_dims:])

@@ -14,9 +14,9 @@ from torch import Tensor
 Check = Callable[[str, Any], None]
 
 
-def _number(low: float, high: float = math.inf, *, closed: bool = False) -> Check:
-    """Accept a number, or a tensor of one number, in [low, high), or in [low, high] if ``closed``."""
-    allowed = f"[{low:g}, {high:g}{']' if closed else ')'}"
+def _number(low: float, high: float = math.inf, *, ends: str = "[)") -> Check:
+    """Accept a number, or a tensor of one number, between two ends that belong to the range or not."""
+    allowed = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
 
     def check(name: str, value: Any) -> None:
         if isinstance(value, Tensor):
@@ -30,7 +30,10 @@ def _number(low: float, high: float = math.inf, *, closed: bool = False) -> Chec
             number = float(value)
         else:
             raise TypeError(f"{name} must be a number in {allowed}, got {value!r}")
-        if not (low <= number < high or (closed and number == high)):
+        inside = (
+            low < number < high or (number == low and ends[0] == "[") or (number == high and ends[1] == "]")
+        )
+        if not inside:
             raise ValueError(f"{name} must be in {allowed}, got {value!r}")
 
     return check
@@ -43,12 +46,14 @@ def _betas(name: str, value: Any) -> None:
         _number(0, 1)(f"{name}[{i}]", beta)
 
 
-def _integer(low: int) -> Check:
+def _integer(low: int | None = None) -> Check:
+    allowed = "an integer" if low is None else f"an integer >= {low}"
+
     def check(name: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer >= {low}, got {value!r}")
-        if value < low:
-            raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+            raise TypeError(f"{name} must be {allowed}, got {value!r}")
+        if low is not None and value < low:
+            raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
     return check
 
@@ -69,9 +74,13 @@ CHECKS: dict[str, Check] = {
     "beta2": _number(0, 1),
     "eps": _number(0),
     "weight_decay": _number(0),
+    "radius": _number(0, ends="()"),
+    "rho": _number(0, ends="()"),
     "nesterov": _one_of(True, False),
     "steps": _integer(1),
     "threshold": _integer(0),
+    "shift": _integer(),
+    "momentum_init": _one_of("zero", "gradient"),
     "maximize": _one_of(True, False),
     "fused": _one_of(None, True, False),
     "nonfinite": _one_of(None, "raise", "skip", "propagate"),
@@ -81,7 +90,18 @@ CHECKS: dict[str, Check] = {
 """What each name may hold, wherever it appears; the parts of a rule check their own structural choices."""
 
 FREE_KEYS = frozenset(
-    {"params", "param_names", "name", "initial_lr", "max_lr", "min_lr", "swa_lr", "lr_scale"}
+    {
+        "params",
+        "param_names",
+        "name",
+        "initial_lr",
+        "max_lr",
+        "min_lr",
+        "swa_lr",
+        "lr_scale",
+        "base_momentum",
+        "max_momentum",
+    }
 )
 """Group keys that schedulers and trainers add, never mistaken for a misspelt hyperparameter."""
 
@@ -126,19 +146,16 @@ def reject_misspelt(where: str, given: Iterable[str], known: Iterable[str]) -> N
             raise TypeError(f"{where} got an unknown key {name!r}{hint}")
 
 
-def resolve(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers of a group under the names rules use.
+def resolve(group: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return lr, weight_decay and the named numbers of a group, as rules use them.
 
-    ``betas`` becomes ``momentum`` and ``beta2``. Tensors on the CPU are read as numbers; tensors on a device
+    ``betas`` becomes ``momentum`` and ``beta2`` for rules that have them. Tensors on the CPU are read as numbers; tensors on a device
     stay tensors, so that nothing waits for it.
     """
-    numbers_ = {}
-    for name in ("lr", "weight_decay", "momentum", "beta2", "eps"):
-        if name in group:
-            numbers_[name] = _read(group[name])
-    if "betas" in group:
-        numbers_["momentum"], numbers_["beta2"] = map(_read, group["betas"])
-    return numbers_
+    values = {name: _read(group[name]) for name in ("lr", "weight_decay", *names) if name in group}
+    if "betas" in group and any(name not in group for name in names):  # else they are another rule's
+        values["momentum"], values["beta2"] = map(_read, group["betas"])
+    return values
 
 
 def _read(value: Any) -> Any:

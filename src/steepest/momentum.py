@@ -15,10 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from steepest.part import Part
+
 Where = Literal["before", "after"]
 
 
-class Momentum(ABC):
+class Momentum(Part, ABC):
     """One choice of averaging. ``__call__`` updates its buffer in place and returns what to use now."""
 
     where: Where = "before"
@@ -27,10 +29,6 @@ class Momentum(ABC):
     def needs_step(self) -> bool:
         """Whether the count of steps is part of the formula."""
         return False
-
-    def hypers(self) -> dict[str, Any]:
-        """Return the tunable numbers of this part by their name in ``param_groups``, with defaults."""
-        return {}
 
     def init(self, x: Tensor) -> dict[str, Tensor]:
         """Return the state for a stack ``x`` (k, m, n) before its first step."""

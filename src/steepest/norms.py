@@ -22,11 +22,12 @@ from typing import ClassVar
 import torch
 from torch import Size, Tensor
 
-from steepest.linalg import check_polar, polar
+from steepest.linalg import POLAR_METHODS, check_polar, polar
 from steepest.numeric import divide, length
+from steepest.part import Part
 
 
-class Norm(ABC):
+class Norm(Part, ABC):
     """One choice of geometry. Subclasses are frozen dataclasses, so that rules can be compared."""
 
     matrix_only: ClassVar[bool] = False
@@ -123,6 +124,11 @@ class Spectral(Norm):
     batches = True
 
     def __post_init__(self) -> None:
+        if self.orthogonalizer not in POLAR_METHODS:
+            raise ValueError(
+                f"orthogonalizer must be one of {', '.join(map(repr, POLAR_METHODS))}, "
+                f"got {self.orthogonalizer!r}"
+            )
         check_polar(self.orthogonalizer, self.steps)
 
     def value(self, x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from steepest.auxiliary import ADAMW, aux_options
 from steepest.groups import describe, split
 from steepest.hypers import reject_misspelt, reject_unknown, validate
 from steepest.kernels import fused_kernel
+from steepest.part import Part
 from steepest.rule import Rule
 from steepest.screening import check_kind, passes
 
@@ -69,13 +70,16 @@ class RuleOptimizer(Optimizer):
         """Add a group, or for hybrids its matrix and auxiliary halves, after checking everything in it."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, got {param_group!r}")
+        if "params" not in param_group:
+            raise ValueError(f"param_group must hold 'params', got {', '.join(map(repr, param_group))}")
         group = self._prepared(param_group)
-        known = (*self.defaults, *GROUP_KEYS)
-        reject_misspelt("param_group", group, known)
         validate(group)
+        rule = self._rule({**self.defaults, **group})
+        keys = {*self.defaults, *rule.hypers()}
+        reject_misspelt("param_group", group, (*keys, *(self._aux if self.hybrid else ()), *GROUP_KEYS))
         if not self.hybrid and "rule" in group:
             raise ValueError(f"rule={group['rule']!r}: {type(self).__name__} has one rule for all parameters")
-        halves = split(group, self._aux, self.defaults) if self.hybrid else [group]
+        halves = split(group, self._aux, keys, rule.matrix_only) if self.hybrid else [group]
         count = len(self.param_groups)
         try:
             for half in halves:
@@ -95,6 +99,11 @@ class RuleOptimizer(Optimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         rule = self._rule(group)
         for i, param in enumerate(group["params"]):
+            if group.get("batch_dims", 0) > param.ndim and group.get("rule") != "aux":
+                raise ValueError(
+                    f"batch_dims must be at most the number of dimensions, got {group['batch_dims']} "
+                    f"for {describe(group, i)}"
+                )
             if group["fused"] and fused_kernel(rule, param, group) is None:
                 raise ValueError(
                     f"fused=True, but {describe(group, i)} ({param.dtype}, {param.device.type}) has no fused "
@@ -131,16 +140,16 @@ class RuleOptimizer(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict bit for bit, or raise before anything changes if it does not fit."""
         seen: dict[str, Any] = {}
-        recipes = [{k: v for k, v in group.items() if isinstance(v, Rule)} for group in self.param_groups]
+        parts = [{k: v for k, v in group.items() if isinstance(v, Part)} for group in self.param_groups]
 
         def check(_: Optimizer, final: dict[str, Any]) -> None:
             seen.update(final)
             checkpoint.check(final, self.param_groups, self._rule)
 
         def repair(_: Optimizer) -> None:
-            for group, recipe in zip(self.param_groups, recipes, strict=True):
+            for group, kept in zip(self.param_groups, parts, strict=True):
                 own = ENGINE_KEYS if group.get("rule") == "aux" else self.defaults
-                group.update({**own, **group, **recipe})
+                group.update({**own, **group, **kept})
             checkpoint.restore(seen, self.param_groups, self._rule, self.state)
 
         # The check runs after the user's own pre-hooks, the repair before their post-hooks.

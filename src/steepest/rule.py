@@ -31,6 +31,7 @@ from torch import Size, Tensor
 from steepest.momentum import Momentum, NoMomentum
 from steepest.norms import Frobenius, Norm
 from steepest.numeric import inner
+from steepest.part import Part
 from steepest.preconditioners import Identity, Preconditioner
 from steepest.steps import StepLength, UnitLMO
 
@@ -50,7 +51,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(Part):
     """One optimizer as a value: equal choices are equal rules.
 
     ``decay`` says how ``weight_decay`` acts: ``"decoupled"`` shrinks the weight by 1 - lr * weight_decay

@@ -84,7 +84,7 @@ def advance(bucket: Bucket, state: State) -> Iterator[Move]:
     """Update state and weights of a bucket; yield the moves that need a number of the whole network."""
     group, rule, params = bucket.group, bucket.rule, bucket.params
     states = [state[param] for param in params]
-    hypers = resolve(group)
+    hypers = resolve(group, rule.hypers())
     if rule.needs_step:
         torch._foreach_add_([own["step"] for own in states], 1)
     if bucket.kernel is not None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from steepest.numeric import length
+from steepest.part import Part
 
 SHAPE_SCALES = {
     None: lambda m, n: 1.0,
@@ -29,17 +30,13 @@ SHAPE_SCALES = {
 """Factors of the (out, in) shape of a matrix, by name."""
 
 
-class StepLength(ABC):
+class StepLength(Part, ABC):
     """One choice of length. ``__call__`` gets the finished direction and returns the step."""
 
     dual_scaled: ClassVar[bool] = False
     """Whether the direction arrives multiplied by the dual norm."""
     whole_network: ClassVar[bool] = False
     """Whether one factor for all parameters, :meth:`factor`, multiplies the step."""
-
-    def hypers(self) -> dict[str, Any]:
-        """Return the tunable numbers of this part by their name in ``param_groups``, with defaults."""
-        return {}
 
     @abstractmethod
     def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:

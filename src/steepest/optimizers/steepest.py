@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from steepest.preconditioners import Identity, Preconditioner
 from steepest.rule import Rule
 from steepest.steps import DualScaled, StepLength
 
-PARTS = {"norm": Norm, "preconditioner": Preconditioner, "momentum": Momentum, "step": StepLength}
+PARTS = ("norm", "preconditioner", "momentum", "step")
 
 
 class Steepest(RuleOptimizer):
@@ -106,13 +107,11 @@ class Steepest(RuleOptimizer):
     def _prepared(self, group: dict[str, Any]) -> dict[str, Any]:
         """Turn parts named by a group into its recipe and their numbers."""
         group = dict(group)
-        parts = {name: group.pop(name) for name, kind in PARTS.items() if isinstance(group.get(name), kind)}
+        coefficient = isinstance(group.get("momentum"), numbers.Real | Tensor)
+        named = [name for name in PARTS if name in group and not (name == "momentum" and coefficient)]
+        parts = {name: group.pop(name) for name in named}
         if parts:
             rule = replace(group.get("recipe", self.defaults["recipe"]), **parts)
-            numbers = {name: value for part in parts.values() for name, value in _numbers(part).items()}
-            group = {**numbers, **group, "recipe": rule}
+            hypers = {name: value for part in parts.values() for name, value in part.hypers().items()}
+            group = {**hypers, **group, "recipe": rule}
         return group
-
-
-def _numbers(part: Any) -> dict[str, Any]:
-    return {} if isinstance(part, Norm) else part.hypers()

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Size, Tensor
 
+from steepest.part import Part
+
 
 class Coordinates(ABC):
     """The coordinates of one step.
@@ -30,7 +32,7 @@ class Coordinates(ABC):
         return self.back(self.into(m))
 
 
-class Preconditioner(ABC):
+class Preconditioner(Part, ABC):
     """One choice of coordinates. Subclasses are frozen dataclasses, so that rules can be compared."""
 
     batches: ClassVar[bool] = False
@@ -45,10 +47,6 @@ class Preconditioner(ABC):
     def scheduled(self) -> bool:
         """Whether the count of steps decides what is computed (refreshes), so that the host must know it."""
         return False
-
-    def hypers(self) -> dict[str, Any]:
-        """Return the tunable numbers of this part by their name in ``param_groups``, with defaults."""
-        return {}
 
     def init(self, x: Tensor) -> dict[str, Tensor]:
         """Return the state for a stack ``x`` (k, m, n) before its first step, every tensor (k, ...)."""
