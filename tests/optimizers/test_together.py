@@ -1,0 +1,81 @@
+"""Many parameters in one optimizer move as each would alone.
+
+Equal shapes may be computed in stacks; parameters of one stack may have taken different numbers of steps,
+belong to groups with other hyperparameters, or lie in memory in another order.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from optimizers.trajectories import gradients, start
+from references import diagonal, sgd
+from references import muon as spectral
+from references.andi import andi
+from steepest import ANDI, Adam, AdamSANIA, AdamW, MuAdam, MuAdamSANIA, Muon, NormalizedSGD, SignSGD
+
+EPS: dict[str, Any] = {"eps": 1e-3}
+
+
+def coupled_adam(*args, **kwargs) -> list[Tensor]:
+    return diagonal.adam(*args, **kwargs, decoupled=False)
+
+
+CASES: list[tuple[Any, Any, dict[str, Any], dict[str, Any]]] = [
+    (NormalizedSGD, sgd.normalized_sgd, {"momentum": 0.9}, {"momentum": 0.5}),
+    (SignSGD, sgd.sign_sgd, {"momentum": 0.9}, {"momentum": 0.5, "nesterov": True}),
+    (Adam, coupled_adam, {"betas": (0.8, 0.95), **EPS}, {"betas": (0.5, 0.9), **EPS}),
+    (AdamW, diagonal.adam, {"betas": (0.8, 0.95), **EPS}, {"betas": (0.5, 0.9), **EPS}),
+    (AdamSANIA, diagonal.adam_sania, {"betas": (0.8, 0.95), **EPS}, {"betas": (0.5, 0.9), **EPS}),
+    (ANDI, andi, {"threshold": 3}, {"threshold": 3, "momentum": 0.5, "mixing": "lateral"}),
+    (ANDI, andi, {"momentum_init": "gradient"}, {"momentum_init": "zero", "nesterov": False}),
+    (Muon, spectral.muon, {}, {"momentum": 0.5, "nesterov": False, "scale": "unit_rms"}),
+    (MuAdam, spectral.muadam, EPS, {"betas": (0.5, 0.9), **EPS, "orthogonalizer": "svd"}),
+    (MuAdamSANIA, spectral.muadam_sania, EPS, {"betas": (0.5, 0.9), **EPS, "orthogonalizer": "svd"}),
+]
+SHAPES = [(5, 8), (5, 8), (5, 8), (8, 5), (4, 5, 2, 2), (4, 5, 2, 2), (6, 6), (6, 6)]
+STEPS = 22
+
+
+def turned(x: Tensor) -> Tensor:
+    """The same values with the first and last dimension exchanged in memory."""
+    return x.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+def absent(parameter: int, t: int) -> bool:
+    """Some parameters have no gradient at some steps, and one starts late."""
+    return (parameter == 1 and t % 3 == 0) or (parameter == 2 and t < 5) or (parameter == 5 and t in (7, 8))
+
+
+@pytest.mark.parametrize(("make", "reference", "first", "second"), CASES)
+def test_each_moves_as_alone(make, reference, first, second):
+    sequences = [gradients(shape, STEPS, seed=20 + i) for i, shape in enumerate(SHAPES)]
+    starts = [start(shape, seed=i) for i, shape in enumerate(SHAPES)]
+    parameters = [
+        torch.nn.Parameter(turned(w) if i in (0, 4, 7) else w.clone()) for i, w in enumerate(starts)
+    ]
+    in_second = {i for i in range(len(SHAPES)) if i % 4 == 3 or i == 0}
+    hypers: list[dict[str, Any]] = [
+        {"lr": 0.03, "weight_decay": 0.1, **first},
+        {"lr": 0.01, "weight_decay": 0.3, **second},
+    ]
+    groups = [
+        {"params": [p for i, p in enumerate(parameters) if (i in in_second) == bool(k)], **hypers[k]}
+        for k in range(2)
+    ]
+    optimizer = make(groups, lr=0.5, fused=False)
+    for t in range(STEPS):
+        for i, p in enumerate(parameters):
+            g = sequences[i][t]
+            p.grad = None if absent(i, t) else turned(g) if i in (0, 3, 5) else g.clone()
+        before = [p.detach().clone() for p in parameters]
+        optimizer.step()
+        for i, p in enumerate(parameters):
+            assert not absent(i, t) or torch.equal(p.detach(), before[i])
+    for i, p in enumerate(parameters):
+        seen = [g for t, g in enumerate(sequences[i]) if not absent(i, t)]
+        expected = reference(starts[i], seen, **hypers[i in in_second])[-1]
+        torch.testing.assert_close(p.detach(), expected, rtol=1e-11, atol=1e-12)
+        assert float((expected - starts[i]).abs().max()) > 1e-3
