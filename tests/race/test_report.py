@@ -1,0 +1,328 @@
+import itertools
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from steepest.race.records import RunRecord
+from steepest.race.report import write_curves_png, write_report
+from steepest.race.report.charts import final_axis, smooth
+from steepest.race.report.markup import Markup, tag, text
+from steepest.race.report.page import render
+from steepest.race.report.palette import DASHES, LIGHT, MARKERS, assign
+from steepest.race.report.settings import aux_policy, duration
+from steepest.race.report.svg import Axis, short, spanning, spread
+from steepest.race.report.words import headline, power_text, task_text
+from steepest.race.statistics import Curve, summarize
+
+HOSTILE = "evil:<script>alert('x')</script>\"&\x07$a_b$"
+VOID = {"meta", "br", "hr", "col"}
+SECTIONS = (
+    "Ranking",
+    "Loss curves",
+    "Loss against learning rate",
+    "Cost of a step",
+    "final loss",
+    "Who is better than whom",
+    "Runs without a result",
+    "Settings",
+    "Environment",
+    "How to read this",
+)
+
+
+class Document(HTMLParser):
+    """Reads a document strictly: every tag must be closed in its place."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: set[str] = set()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(source)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "data", "xlink:href", "action"):
+                self.links.append(value or "")
+            assert not name.startswith("on"), f"event handler {name}"
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def prose(self) -> str:
+        return " ".join(self.words)
+
+
+def record(task: str, optimizer: str, phase: str, lr: float, seed: int, loss: float | None) -> RunRecord:
+    ok = loss is not None
+    end = loss if loss is not None else math.nan
+    curve = tuple((step, 2.3 + (end - 2.3) * step / 100) for step in range(0, 101, 5))
+    return RunRecord(
+        key=f"{task}/{optimizer}/{phase}/{lr}/{seed}",
+        task=task,
+        task_version="1",
+        optimizer=optimizer,
+        target=f"package.module:{optimizer}",
+        kwargs={"betas": [0.9, 0.99]},
+        lr=lr,
+        aux_lr=0.003,
+        seed=seed,
+        phase=phase,
+        steps=100,
+        status="ok" if ok else "diverged",
+        error=None if ok else "loss is not finite at step 7\nmore",
+        train_curve=curve,
+        val_curve=curve,
+        metrics={"val_loss": end, "val_accuracy": 1 - end / 4} if ok else {},
+        final_loss=end if ok else math.inf,
+        seconds=1.5,
+        step_ms=0.5,
+        fwd_bwd_ms=2.0,
+        state_bytes=8000,
+        param_count=1000,
+        started="2026-01-02T03:04:05Z",
+        versions={"torch": "2.13.0", "steepest": "0.1.0"},
+        hardware={"cpu": "some processor", "cores": 2},
+        settings={"batch_size": 64, "phase_seed": seed},
+    )
+
+
+def race(*tasks: str, optimizers: tuple[str, ...] = ("AdamW", "ANDI", "SGD")) -> list[RunRecord]:
+    records: list[RunRecord] = []
+    for task in tasks:
+        for k, name in enumerate(optimizers):
+            for lr, excess in ((0.001, 0.4), (0.01, 0.0), (0.1, 0.3)):
+                records.append(record(task, name, "sweep", lr, 0, 0.5 + 0.1 * k + excess))
+            records.append(record(task, name, "sweep", 1.0, 0, None))
+            records += [
+                record(task, name, "final", 0.01, s, 0.5 + 0.1 * k + 0.002 * s * (k + 1)) for s in (1, 2, 3)
+            ]
+    return records
+
+
+def document(records: list[RunRecord], **options: str) -> Document:
+    return Document(render(summarize(records), records=records, **options))
+
+
+def test_complete_report():
+    page = document(race("digits", "text"), command="steepest race digits text --steps 100")
+    for section in (*SECTIONS, "Across tasks"):
+        assert section in page.prose, section
+    assert {"svg", "table", "title", "nav", "details"} <= page.names
+    for fact in (
+        "--steps 100",
+        "2.13.0",
+        "some processor",
+        "fixed at 0.003",
+        "betas = [0.9, 0.99]",
+        "batch_size",
+    ):
+        assert fact in page.prose, fact
+    assert "phase_seed" not in page.prose
+    assert "loss is not finite at step 7" in page.prose
+    assert "On digits, AdamW had the lowest loss" in page.prose or "On digits, AdamW was" in page.prose
+    assert "2026-01-02" in page.prose
+
+
+def test_ids_are_unique_and_links_lead_somewhere():
+    page = document(race("a", "b"))
+    assert len(page.ids) == len(set(page.ids))
+    assert page.links
+    assert all(link.removeprefix("#") in page.ids for link in page.links)
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    source = render(summarize(race("digits")), records=race("digits"))
+    assert not re.search(r"(?i)https?:|//[a-z]|url\((?!#)|@import|<script|<link|<img|<iframe", source)
+    assert len(source.encode()) < 1_500_000
+
+
+def test_hostile_names_are_text():
+    records = race("<b>task</b>", optimizers=("AdamW", HOSTILE))
+    records.append(
+        replace(records[-1], key="f", seed=9, status="failed", error="<img src=x onerror=alert(1)>\x00\ud800")
+    )
+    source = render(summarize(records), records=records, command="race '<i>' \"&")
+    page = Document(source)
+    assert "<script" not in source
+    assert "<img" not in source
+    assert "\x00" not in source
+    assert "\x07" not in source
+    source.encode()
+    assert page.names.isdisjoint({"script", "img", "b", "i"})
+    assert "<script>alert('x')</script>" in page.prose
+    assert "<img src=x onerror=alert(1)>" in page.prose
+
+
+def test_nothing_recorded():
+    page = document([])
+    for section in ("No runs recorded yet", "Runs without a result", "Settings", "How to read this"):
+        assert section in page.prose
+
+
+def test_race_cut_short_after_any_run():
+    records = race("digits", "text")
+    for count in range(1, len(records), 3):
+        page = document(records[:count])
+        assert "Ranking" in page.prose
+
+
+def test_only_failures():
+    records = [
+        replace(
+            r, status="failed", error="boom", final_loss=math.inf, train_curve=(), val_curve=(), metrics={}
+        )
+        for r in race("digits")
+    ]
+    page = document(records)
+    assert "no lr gave a result" in page.prose or "no result" in page.prose
+    assert "boom" in page.prose
+
+
+def test_one_optimizer_one_seed():
+    records = [record("digits", "Solo", "final", 0.1, 1, 0.5)]
+    page = document(records)
+    assert "Solo ran alone" in page.prose
+    assert "No learning rate was swept" in page.prose
+    assert "nothing to compare" in page.prose
+
+
+@pytest.mark.parametrize("loss", [0.0, -3.0, 1e-30, 1e30])
+def test_extreme_losses(loss: float):
+    records = [record("t", name, "final", 0.1, s, loss) for name in ("AdamW", "ANDI") for s in (1, 2)]
+    records += [record("t", name, "sweep", lr, 0, loss) for name in ("AdamW", "ANDI") for lr in (0.1, 1.0)]
+    assert "Ranking" in document(records).prose
+
+
+def test_many_optimizers_all_look_different():
+    names = [f"O{i}" for i in range(16)]
+    styles = assign(names)
+    assert (
+        len({(s.dash, s.marker) for s in styles.values()})
+        == len({(s.colour, s.dash) for s in styles.values()})
+        == 16
+    )
+    assert assign(["ANDI", "AdamW"])["ANDI"] == assign(["SGD", "ANDI", "Zed"])["ANDI"]
+    assert len(LIGHT) == len(DASHES) == len(MARKERS)
+    document(race("digits", optimizers=("AdamW", *names)))
+
+
+def test_written_in_one_move(tmp_path: Path):
+    target = tmp_path / "deep" / "report.html"
+    summary = summarize(race("digits"))
+    assert write_report(summary, target) == target
+    first = target.read_text(encoding="utf-8")
+    write_report(summary, target, command="again")
+    assert target.read_text(encoding="utf-8") != first
+    assert [p.name for p in target.parent.iterdir()] == ["report.html"]
+
+
+def test_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    target = tmp_path / "report.html"
+    write_report(summarize(race("digits")), target)
+    before = target.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(summarize([]), target)
+    assert target.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_same_records_same_report():
+    records = race("digits")
+    assert render(summarize(records), records=records) == render(summarize(records), records=records)
+
+
+def test_picture(tmp_path: Path):
+    records = race("digits", "text", optimizers=("AdamW", "$broken_{math", HOSTILE))
+    target = write_curves_png(summarize(records), tmp_path / "race.png", dpi=40)
+    assert target.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="no validation curve"):
+        write_curves_png(summarize([]), tmp_path / "none.png")
+
+
+def test_sentences_say_what_was_tested():
+    summary = summarize(
+        [record("t", n, "final", 0.1, s, v) for n, v in (("AdamW", 1.0), ("ANDI", 0.5)) for s in (1,)]
+    )
+    (task,) = summary.tasks
+    assert headline(summary) == "On t, ANDI had the lowest loss, not detectably better than any other."
+    assert "nothing to test it on against AdamW" in " ".join(task_text(task, "AdamW"))
+    assert "no test was possible" in power_text(task, 0.05)
+    full = summarize(race("t"))
+    words = " ".join(task_text(full.tasks[0], "AdamW"))
+    assert "over 3 seeds" in words
+    assert "3 pairs tested on 3 paired seeds" in power_text(full.tasks[0], 0.05)
+
+
+def test_markup_escapes_once():
+    assert text('<&">') == "&lt;&amp;&quot;&gt;"
+    assert text(Markup("<b>")) == "<b>"
+    assert tag("a", "x<y", tag("b", "z"), href='"', class_="k", data_x=1.50, title=None) == (
+        '<a href="&quot;" class="k" data-x="1.5">x&lt;y<b>z</b></a>'
+    )
+
+
+def test_axes_and_labels():
+    axis = Axis(0.0, 10.0, 0.0, 100.0)
+    assert axis.at(5) == 50
+    assert axis.ticks() == [0, 2, 4, 6, 8, 10]
+    log = Axis(0.01, 1.0, 0.0, 100.0, True)
+    assert log.at(0.1) == pytest.approx(50)
+    assert log.at(0.0) == -100
+    assert log.ticks() == pytest.approx([0.01, 0.1, 1.0])
+    assert len(spanning([0.11, 0.13], 0, 1, log=True).ticks()) >= 2
+    assert spanning([], 0, 1).high > spanning([], 0, 1).low
+    placed = spread([5.0, 5.0, 6.0, 40.0], 10.0, 0.0, 100.0)
+    ordered = sorted(placed)
+    assert all(b - a >= 10 - 1e-9 for a, b in itertools.pairwise(ordered))
+    assert placed[3] == 40.0
+    assert spread([], 10.0, 0.0, 1.0) == []
+    assert short("abcdefghij", 7) == "ab…ghij"
+
+
+def test_far_off_results_do_not_set_the_scale():
+    losses = {"A": 1.0, "B": 1.1, "C": 1.2, "D": 50.0}
+    records = [record("t", n, "final", 0.1, s, v + 0.01 * s) for n, v in losses.items() for s in (1, 2, 3)]
+    axis = final_axis(summarize(records).tasks[0], 0.0, 1.0)
+    assert axis is not None
+    assert axis.high < 3
+
+
+def test_smoothing_keeps_ends_and_straight_lines():
+    values = tuple(float(v) for v in range(9))
+    curve = smooth(Curve(values, values, values, values, 1), 5)
+    assert curve.mean == pytest.approx(values)
+    bumpy = smooth(Curve((0, 1, 2), (0.0, 3.0, 0.0), (0.0,) * 3, (3.0,) * 3, 1), 3)
+    assert bumpy.mean == pytest.approx((0.0, 1.0, 0.0))
+
+
+def test_policy_and_duration():
+    base = record("t", "X", "sweep", 0.1, 0, 1.0)
+    assert aux_policy([replace(base, aux_lr=None)]) == "no auxiliary rule"
+    assert aux_policy([base, replace(base, lr=0.2)]) == "fixed at 0.003"
+    assert aux_policy([replace(base, aux_lr=0.01), replace(base, lr=0.2, aux_lr=0.02)]) == "0.1 × lr"
+    assert aux_policy([base, replace(base, lr=0.2, aux_lr=0.1)]).startswith("tuned with lr")
+    assert [duration(s) for s in (0.24, 42, 125, 12_000)] == ["0.2 s", "42 s", "2 min 5 s", "3 h 20 min"]
