@@ -79,3 +79,20 @@ def test_each_moves_as_alone(make, reference, first, second):
         expected = reference(starts[i], seen, **hypers[i in in_second])[-1]
         torch.testing.assert_close(p.detach(), expected, rtol=1e-11, atol=1e-12)
         assert float((expected - starts[i]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("fused", [None, False])
+@pytest.mark.parametrize(("make", "reference", "first", "second"), CASES[:7])
+def test_float32_follows_the_float64_rule(make, reference, first, second, fused):
+    """The path that is picked by default, and the plain one, stay within float32 rounding of the rule."""
+    for hypers in (first, second):
+        for shape in [(5, 8), (4, 5, 2, 2), (40, 33), (7,)]:
+            w0, grads = start(shape).float(), [g.float() for g in gradients(shape, STEPS)]
+            parameter = torch.nn.Parameter(w0.clone())
+            optimizer = make([parameter], lr=0.03, weight_decay=0.1, **hypers, fused=fused)
+            for g in grads:
+                parameter.grad = g.clone()
+                optimizer.step()
+            doubled = [g.double() for g in grads]
+            expected = reference(w0.double(), doubled, lr=0.03, weight_decay=0.1, **hypers)[-1]
+            torch.testing.assert_close(parameter.detach().double(), expected, rtol=2e-5, atol=2e-5)
