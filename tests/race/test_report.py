@@ -270,7 +270,13 @@ def test_sentences_say_what_was_tested():
     (task,) = summary.tasks
     assert headline(summary) == "On t, ANDI had the lowest loss, not detectably better than any other."
     assert "nothing to test it on against AdamW" in " ".join(task_text(task, "AdamW"))
+    assert "lower" not in " ".join(task_text(task, "AdamW"))
     assert "no test was possible" in power_text(task, 0.05)
+    clear = [("AdamW", 1.0), ("ANDI", 0.5)]
+    sure = summarize([record("t", n, "final", 0.1, s, v + s / 10) for n, v in clear for s in (1, 2, 3)])
+    assert "so ANDI is 42 % lower. It is detectably better than AdamW." in " ".join(
+        task_text(sure.tasks[0], "AdamW")
+    )
     full = summarize(race("t"))
     words = " ".join(task_text(full.tasks[0], "AdamW"))
     assert "over 3 seeds" in words
@@ -289,6 +295,7 @@ def test_axes_and_labels():
     axis = Axis(0.0, 10.0, 0.0, 100.0)
     assert axis.at(5) == 50
     assert axis.ticks() == [0, 2, 4, 6, 8, 10]
+    assert Axis(2.02, 2.98, 0.0, 1.0).ticks(4) == pytest.approx([2.2, 2.4, 2.6, 2.8])
     log = Axis(0.01, 1.0, 0.0, 100.0, True)
     assert log.at(0.1) == pytest.approx(50)
     assert log.at(0.0) == -100
@@ -323,6 +330,7 @@ def test_policy_and_duration():
     base = record("t", "X", "sweep", 0.1, 0, 1.0)
     assert aux_policy([replace(base, aux_lr=None)]) == "no auxiliary rule"
     assert aux_policy([base, replace(base, lr=0.2)]) == "fixed at 0.003"
+    assert aux_policy([base], 0.003, "AdamW") == "fixed at 0.003, the best lr of AdamW"
     assert aux_policy([replace(base, aux_lr=0.01), replace(base, lr=0.2, aux_lr=0.02)]) == "0.1 × lr"
     assert aux_policy([base, replace(base, lr=0.2, aux_lr=0.1)]).startswith("tuned with lr")
     assert [duration(s) for s in (0.24, 42, 125, 12_000)] == ["0.2 s", "42 s", "2 min 5 s", "3 h 20 min"]

@@ -373,6 +373,13 @@ def test_steps_and_seconds_to_the_tuned_references_loss():
     assert y.reference_steps == pytest.approx(50)
 
 
+def test_a_busy_moment_does_not_slow_one_optimizer():
+    records = finals("AdamW", [1.0]) + finals("X", [1.0], fwd_bwd_ms=800.0) + finals("Y", [1.0])
+    task = only(records)
+    assert task.fwd_bwd_ms == 8.0
+    assert all(o.seconds_to_target == pytest.approx(1.0) for o in task.optimizers)
+
+
 def test_curve_that_stops_before_the_end_is_ended_by_the_final_loss():
     (ref,) = only(finals("AdamW", [1.0], val_curve=((0, 2.0), (50, 1.4)))).optimizers
     assert ref.validation is not None

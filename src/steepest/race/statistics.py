@@ -28,8 +28,10 @@ Tunability
     region at the last lr that worked; a region that runs into the edge of the grid is a lower bound.
 Target
     The tuned reference optimizer's mean final loss. Steps to it are read off the mean validation curve by
-    linear interpolation, at the first crossing; seconds are steps times the median time of one training
-    step (forward, backward, optimizer), evaluation and data loading left out.
+    linear interpolation, at the first crossing. Seconds are steps times the time of one training step: the
+    optimizer's own median step, and for forward and backward, which are the same work for all, the median
+    over all optimizers of the task, so that a busy moment of the machine is not counted against one of
+    them. Evaluation and data loading are left out.
 """
 
 from __future__ import annotations
@@ -192,6 +194,7 @@ class TaskSummary:
     seeds: tuple[int, ...]
     sweep_seeds: tuple[int, ...]
     param_count: int
+    fwd_bwd_ms: float | None
     target: float | None
     optimizers: tuple[OptimizerSummary, ...]
     pairs: tuple[PairResult, ...]
@@ -395,8 +398,9 @@ def _task(name: str, records: list[RunRecord], reference: str, alpha: float, tol
     optimizers = _ranked([_optimizer(opt, runs, tolerance) for opt, runs in by_optimizer.items()])
     target_row = next((o for o in optimizers if o.name == reference and o.loss), None)
     steps = steps_of.get("final", steps_of.get("sweep", 0))
+    fwd_bwd_ms = _median(o.fwd_bwd_ms for o in optimizers)
     if target_row is not None:
-        optimizers = [_against(o, target_row, steps) for o in optimizers]
+        optimizers = [_against(o, target_row, steps, fwd_bwd_ms) for o in optimizers]
     return TaskSummary(
         name=name,
         version=str(version),
@@ -405,6 +409,7 @@ def _task(name: str, records: list[RunRecord], reference: str, alpha: float, tol
         seeds=tuple(sorted({r.seed for r in usable if r.phase == "final"})),
         sweep_seeds=tuple(sorted({r.seed for r in usable if r.phase == "sweep"})),
         param_count=max((r.param_count or 0 for r in usable), default=0),
+        fwd_bwd_ms=fwd_bwd_ms,
         target=target_row.loss.mean if target_row and target_row.loss else None,
         optimizers=tuple(optimizers),
         pairs=_pairs(optimizers, alpha),
@@ -547,13 +552,15 @@ def _ranked(optimizers: list[OptimizerSummary]) -> list[OptimizerSummary]:
     return sorted(ranked, key=order)
 
 
-def _against(o: OptimizerSummary, ref: OptimizerSummary, steps: int) -> OptimizerSummary:
+def _against(
+    o: OptimizerSummary, ref: OptimizerSummary, steps: int, fwd_bwd_ms: float | None
+) -> OptimizerSummary:
     """Fill in what is measured against the tuned reference's final loss."""
     if ref.loss is None or o.loss is None:
         return o
     reached = o.validation and first_crossing(o.validation.steps, o.validation.mean, ref.loss.mean)
     back = ref.validation and first_crossing(ref.validation.steps, ref.validation.mean, o.loss.mean)
-    own, theirs = _step_seconds(o), _step_seconds(ref)
+    own, theirs = _step_seconds(o, fwd_bwd_ms), _step_seconds(ref, fwd_bwd_ms)
     seconds = None if reached is None or own is None else reached * own
     return replace(
         o,
@@ -565,8 +572,8 @@ def _against(o: OptimizerSummary, ref: OptimizerSummary, steps: int) -> Optimize
     )
 
 
-def _step_seconds(o: OptimizerSummary) -> float | None:
-    return None if o.step_ms is None or o.fwd_bwd_ms is None else (o.step_ms + o.fwd_bwd_ms) / 1000
+def _step_seconds(o: OptimizerSummary, fwd_bwd_ms: float | None) -> float | None:
+    return None if o.step_ms is None or fwd_bwd_ms is None else (o.step_ms + fwd_bwd_ms) / 1000
 
 
 def _pairs(optimizers: Sequence[OptimizerSummary], alpha: float) -> tuple[PairResult, ...]:
@@ -740,7 +747,8 @@ def format_decades(region: Tunability | None) -> str:
     """Format the width of the good lr region."""
     if region is None:
         return "–"
-    return f"{'≥ ' if region.at_least else ''}{region.decades:.1f} decades"
+    width = "< 0.1" if region.decades < 0.05 else f"{region.decades:.1f}"
+    return f"{'≥ ' if region.at_least and region.decades >= 0.05 else ''}{width} decades"
 
 
 def format_target(task: TaskSummary, o: OptimizerSummary, reference: str) -> str:

@@ -223,6 +223,8 @@ def final_axis(task: TaskSummary, start: float, end: float) -> Axis | None:
     losses = [v for o in inside for _, v in o.seed_losses]
     margin = 0.5 * (max(losses) - min(losses))
     low, high = min(losses) - margin, max(losses) + margin
+    if min(losses) >= 0:
+        low = max(low, 0.0)
     ends = [e for o in inside if o.loss for e in (o.loss.low, o.loss.high) if e is not None]
     return spanning([*losses, *(e for e in ends if low <= e <= high)], start, end, log=False)
 

@@ -144,7 +144,7 @@ def _extent(summary: Summary, records: Sequence[RunRecord]) -> Markup:
         f"{counted(len(records), 'run')}: {tuning} to tune the learning rates, {finals} to compare; "
         f"{settings.duration(seconds)} of training"
     )
-    when = f"; started {started[0]}" if started else ""
+    when = f"; started {started[0][:16].replace('T', ' ')} UTC" if started else ""
     return tag("p", line + when + ".", class_="meta")
 
 
@@ -278,10 +278,9 @@ def _sweep(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
 def _cost(task: TaskSummary, style: Looks) -> Markup:
     times = [(o.name, o.step_ms) for o in task.optimizers]
     memory = [(o.name, o.state_bytes_per_param) for o in task.optimizers]
-    model = [o.fwd_bwd_ms for o in task.optimizers if o.fwd_bwd_ms is not None]
     beside = ""
-    if model:
-        beside = f" (forward and backward take {format_number(min(model))} to {format_number(max(model))} ms)"
+    if task.fwd_bwd_ms is not None:
+        beside = f" (forward and backward take {format_number(task.fwd_bwd_ms)} ms)"
     time = tag("figcaption", "Optimizer step", tag("span", ", median ms" + beside, class_="sub"))
     state = tag("figcaption", "Optimizer state", tag("span", ", bytes per parameter", class_="sub"))
     return join(
@@ -372,6 +371,12 @@ def _p(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p {p:.3f}" if p < 0.1 else f"p {p:.2f}"
 
 
+def _why(pair: PairResult) -> str:
+    """The reason of a verdict, where the corrected p does not tell it."""
+    by_p = pair.p_holm is not None and (pair.better is not None or "diverged" not in pair.reason)
+    return "" if by_p else pair.reason
+
+
 def _pair_table(task: TaskSummary) -> Markup:
     head = ["A", "B", "seeds", "loss(A) − loss(B)", "p", "p after Holm", "smallest callable", "verdict"]
     rows = [
@@ -384,7 +389,7 @@ def _pair_table(task: TaskSummary) -> Markup:
             tag("td", _p(pair.p).removeprefix("p "), class_="num"),
             tag("td", _p(pair.p_holm).removeprefix("p "), class_="num"),
             tag("td", format_number(pair.detectable, 2), class_="num"),
-            tag("td", pair.verdict, tag("span", pair.reason, class_="sub"), class_="keep"),
+            tag("td", pair.verdict, tag("span", _why(pair), class_="sub"), class_="keep"),
         )
         for pair in task.pairs
     ]

@@ -21,7 +21,7 @@ def section(summary: Summary, records: Sequence[RunRecord], command: str | None)
     for task in summary.tasks:
         own = [r for r in records if r.task == task.name]
         parts += [tag("h3", task.name), tag("dl", *_pairs(_task_facts(task, own)))]
-        parts.append(_grid_table(task, own))
+        parts.append(_grid_table(task, own, summary.reference))
     environment = _pairs(_environment(records))
     parts += [tag("h3", "Environment")]
     parts.append(tag("dl", *environment) if environment else tag("p", "Not recorded.", class_="note"))
@@ -39,14 +39,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def aux_policy(records: Sequence[RunRecord]) -> str:
-    """Say how the auxiliary lr was chosen, from what the records show."""
+def aux_policy(records: Sequence[RunRecord], tuned: float | None = None, reference: str = "") -> str:
+    """Say how the auxiliary lr was chosen, from what the records show; `tuned` is the reference's best lr."""
     known = sorted({(r.lr, r.aux_lr) for r in records if r.aux_lr is not None})
     if not known:
         return "no auxiliary rule"
     values = {aux for _, aux in known}
     if len(values) == 1:
-        return f"fixed at {format_lr(known[0][1])}"
+        same = f", the best lr of {reference}" if values == {tuned} else ""
+        return f"fixed at {format_lr(known[0][1])}{same}"
     ratios = {f"{aux / lr:.3g}" for lr, aux in known if lr and aux is not None}
     if len(ratios) == 1:
         return f"{ratios.pop()} × lr"
@@ -74,8 +75,9 @@ def _task_facts(task: TaskSummary, records: Sequence[RunRecord]) -> dict[str, st
     return facts | {key: shown[0] for key, shown in values.items() if len(shown) == 1}
 
 
-def _grid_table(task: TaskSummary, records: Sequence[RunRecord]) -> Markup:
+def _grid_table(task: TaskSummary, records: Sequence[RunRecord], reference: str) -> Markup:
     rows: list[Markup] = []
+    tuned = next((o.best_lr for o in task.optimizers if o.name == reference), None)
     for o in task.optimizers:
         own = [r for r in records if r.optimizer == o.name]
         kwargs = list(dict.fromkeys(plain(dict(r.kwargs)) for r in own if r.kwargs))
@@ -86,7 +88,7 @@ def _grid_table(task: TaskSummary, records: Sequence[RunRecord]) -> Markup:
                 tag("td", o.target, class_="error"),
                 tag("td", _grid(o)),
                 tag("td", format_lr(o.best_lr), class_="num"),
-                tag("td", aux_policy(own)),
+                tag("td", aux_policy(own, tuned, reference)),
                 tag("td", "; ".join(kwargs) or "defaults"),
             )
         )

@@ -10,6 +10,8 @@ from steepest.race.report.markup import Markup, join, tag
 from steepest.race.report.palette import Look
 from steepest.race.statistics import format_lr
 
+_STEPS = (0.5, 1.0, 2.0, 5.0, 10.0)
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -32,15 +34,19 @@ class Axis:
 
     def ticks(self, wanted: int = 5) -> list[float]:
         """Return round values on the axis, about `wanted` of them."""
+        found: list[float] = []
         if not self.log:
             raw = (self.high - self.low) / wanted
             power = 10.0 ** math.floor(math.log10(raw))
-            step = next(k * power for k in (1, 2, 5, 10) if k * power >= raw * 0.999)
-            first = math.ceil(self.low / step - 1e-9)
-            last = math.floor(self.high / step + 1e-9)
-            return [k * step for k in range(first, last + 1)]
+            place = next(i for i, k in enumerate(_STEPS) if k * power >= raw * 0.999)
+            for k in (_STEPS[place], _STEPS[place - 1]):
+                step = k * power
+                first = math.ceil(self.low / step - 1e-9)
+                found = [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
+                if len(found) >= 3:
+                    break
+            return found
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        found: list[float] = []
         for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
             found = [d * 10.0**p for p in powers for d in digits]
             found = [v for v in found if self.low * 0.999 <= v <= self.high * 1.001]

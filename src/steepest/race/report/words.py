@@ -97,7 +97,8 @@ def task_text(task: TaskSummary, reference: str) -> list[str]:
     ref = next((o for o in task.optimizers if o.name == reference), None)
     if ref is not None and ref is not best and ref.loss and best.loss:
         sentence += f"; {reference} ended at {format_number(ref.loss.mean, 4)}"
-        if ref.loss.mean > 0 and best.loss.mean < ref.loss.mean:
+        detected = task.pair(best.name, reference).better == best.name
+        if detected and ref.loss.mean > 0 and best.loss.mean > 0:
             sentence += (
                 f", so {best.name} is {format_number(100 * (1 - best.loss.mean / ref.loss.mean), 2)} % lower"
             )
@@ -179,12 +180,14 @@ def definitions(summary: Summary) -> list[tuple[str, str]]:
         (
             f"Steps to {ref}'s final loss",
             "First crossing of the mean validation curve, interpolated, as steps and as a share of "
-            f"{ref}'s whole run (its equivalent budget): 60 % means the same loss for 60 % of the steps.",
+            f"{ref}'s whole run (its equivalent budget): 60 % means the same loss for 60 % of the steps. "
+            f"A noisy curve can dip below early, {ref}'s own too.",
         ),
         (
             "Seconds",
-            "Steps times the median time of a training step: forward, backward and optimizer. Evaluation and "
-            "data loading are left out. It holds for this hardware and this model size.",
+            "Steps times the time of one: the optimizer's median step, and one median for forward and "
+            "backward that is common to all. Evaluation and data loading are left out. It holds for this "
+            "hardware and this model size.",
         ),
         ("Optimizer state", "Bytes the optimizer keeps per parameter of the model, at the end of a run."),
     ]
