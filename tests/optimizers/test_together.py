@@ -14,7 +14,19 @@ from optimizers.trajectories import gradients, start
 from references import diagonal, sgd
 from references import muon as spectral
 from references.andi import andi
-from steepest import ANDI, Adam, AdamSANIA, AdamW, MuAdam, MuAdamSANIA, Muon, NormalizedSGD, SignSGD
+from steepest import (
+    ANDI,
+    MADGRAD,
+    Adagrad,
+    Adam,
+    AdamSANIA,
+    AdamW,
+    MuAdam,
+    MuAdamSANIA,
+    Muon,
+    NormalizedSGD,
+    SignSGD,
+)
 
 EPS: dict[str, Any] = {"eps": 1e-3}
 
@@ -29,6 +41,8 @@ CASES: list[tuple[Any, Any, dict[str, Any], dict[str, Any]]] = [
     (Adam, coupled_adam, {"betas": (0.8, 0.95), **EPS}, {"betas": (0.5, 0.9), **EPS}),
     (AdamW, diagonal.adam, {"betas": (0.8, 0.95), **EPS}, {"betas": (0.5, 0.9), **EPS}),
     (AdamSANIA, diagonal.adam_sania, {"betas": (0.8, 0.95), **EPS}, {"betas": (0.5, 0.9), **EPS}),
+    (Adagrad, diagonal.adagrad, EPS, {"eps": 1e-2}),
+    (MADGRAD, diagonal.madgrad, {}, {"momentum": 0.0, "decoupled": True}),
     (ANDI, andi, {"threshold": 3}, {"threshold": 3, "momentum": 0.5, "mixing": "lateral"}),
     (ANDI, andi, {"momentum_init": "gradient"}, {"momentum_init": "zero", "nesterov": False}),
     (Muon, spectral.muon, {}, {"momentum": 0.5, "nesterov": False, "scale": "unit_rms"}),
@@ -82,7 +96,7 @@ def test_each_moves_as_alone(make, reference, first, second):
 
 
 @pytest.mark.parametrize("fused", [None, False])
-@pytest.mark.parametrize(("make", "reference", "first", "second"), CASES[:7])
+@pytest.mark.parametrize(("make", "reference", "first", "second"), CASES[:9])
 def test_float32_follows_the_float64_rule(make, reference, first, second, fused):
     """The path that is picked by default, and the plain one, stay within float32 rounding of the rule."""
     for hypers in (first, second):
