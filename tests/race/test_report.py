@@ -133,10 +133,10 @@ def test_complete_report():
         "some processor",
         "fixed at 0.003",
         "betas = [0.9, 0.99]",
-        "batch_size",
+        "batch size",
     ):
         assert fact in page.prose, fact
-    assert "phase_seed" not in page.prose
+    assert "phase seed" not in page.prose
     assert "loss is not finite at step 7" in page.prose
     assert "On digits, AdamW had the lowest loss" in page.prose or "On digits, AdamW was" in page.prose
     assert "2026-01-02" in page.prose

@@ -72,7 +72,7 @@ def _task_facts(task: TaskSummary, records: Sequence[RunRecord]) -> dict[str, st
             if shown not in values.setdefault(key, []):
                 values[key].append(shown)
     # What differs from run to run is told by the table below; it is not a setting of the task.
-    return facts | {key: shown[0] for key, shown in values.items() if len(shown) == 1}
+    return facts | {key.replace("_", " "): shown[0] for key, shown in values.items() if len(shown) == 1}
 
 
 def _grid_table(task: TaskSummary, records: Sequence[RunRecord], reference: str) -> Markup:

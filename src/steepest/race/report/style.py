@@ -104,7 +104,7 @@ footer{margin-top:56px;color:var(--soft);font-size:.85rem}
  dl{grid-template-columns:1fr;gap:2px}
  dd{margin-bottom:10px}
  th,td{padding-right:12px}
- tbody .stick,.matrix tbody th{white-space:normal;overflow-wrap:anywhere;max-width:52vw;min-width:11em}
+ tbody .stick,.matrix tbody th{white-space:normal;overflow-wrap:anywhere;max-width:56vw;min-width:12.5em}
 }
 """
 
