@@ -1,32 +1,36 @@
-"""The weight's side of a step: decay and the move, in place, rounded once."""
+"""The weight's side of a step: decay, constraint and the move, in place, rounded once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from steepest.numeric import length
 from steepest.rule import Rule
-from steepest.views import compute_dtype
+from steepest.views import as_stack, compute_dtype
 
 
-def apply_(param: Tensor, direction: Tensor, hypers: Mapping[str, Any], rule: Rule) -> None:
-    """Set ``param <- (1 - lr * weight_decay) param - lr * direction``, or as ``rule.decay`` says.
+def apply_(
+    param: Tensor, direction: Tensor, hypers: Mapping[str, Any], rule: Rule, batch_dims: int = 0
+) -> None:
+    """Set ``param <- (1 - lr * weight_decay) param - lr * direction``, or as ``rule`` says.
 
     Low-precision parameters are moved in float32 and rounded once at the end.
     """
     lr = hypers["lr"]
-    kept = _kept(rule, hypers)
     weight = param if param.dtype == compute_dtype(param) else param.float()
-    if rule.decay != "after":
-        _scale(weight, kept)
-    if isinstance(lr, Tensor):
-        weight.sub_(lr * direction)
+    if rule.constraint == "hyperball":
+        _turn(weight, direction, lr, batch_dims)
     else:
-        weight.add_(direction, alpha=-lr)
-    if rule.decay == "after":
-        _scale(weight, kept)
+        kept = _kept(rule, hypers, weight, direction)
+        if rule.decay != "after":
+            _scale(weight, kept)
+        _move(weight, direction, lr)
+        if rule.decay == "after":
+            _scale(weight, kept)
     if weight is not param:
         param.copy_(weight)
 
@@ -37,14 +41,43 @@ def pairing(param: Tensor, direction: Tensor, momentum: Tensor, rule: Rule) -> T
     return total + (momentum * param).sum() if rule.decay == "constrained" else total
 
 
-def _kept(rule: Rule, hypers: Mapping[str, Any]) -> Any:
+def _kept(rule: Rule, hypers: Mapping[str, Any], weight: Tensor, direction: Tensor) -> Any:
     """Return the factor that decay leaves of the weight."""
     if rule.decay == "constrained":
         return 1 - hypers["lr"]
     decay = 0.0 if rule.decay == "l2" else hypers.get("weight_decay", 0.0)
+    if rule.decay == "cautious" and (isinstance(decay, Tensor) or decay != 0.0):
+        decay = decay * (direction * weight > 0)
     return 1 - hypers["lr"] * decay
 
 
 def _scale(weight: Tensor, factor: Any) -> None:
     if isinstance(factor, Tensor) or factor != 1.0:
         weight.mul_(factor)
+
+
+def move_(param: Tensor, direction: Tensor, lr: Any) -> None:
+    """Set ``param <- param - lr * direction``, rounded once."""
+    weight = param if param.dtype == compute_dtype(param) else param.float()
+    _move(weight, direction, lr)
+    if weight is not param:
+        param.copy_(weight)
+
+
+def _move(weight: Tensor, direction: Tensor, lr: Any) -> None:
+    if isinstance(lr, Tensor):
+        weight.sub_(lr * direction)
+    else:
+        weight.add_(direction, alpha=-lr)
+
+
+def _turn(weight: Tensor, direction: Tensor, lr: Any, batch_dims: int) -> None:
+    """Move each matrix by lr times its own norm and bring it back to that norm; a zero weight stays zero."""
+    stack, step = as_stack(weight, batch_dims), as_stack(direction, batch_dims)
+    radius, size = length(stack), length(step)
+    moved = stack - lr * step * (radius / torch.where(size > 0, size, 1.0)).to(stack.dtype)
+    reached = length(moved)
+    moved *= (radius / torch.where(reached > 0, reached, 1.0)).to(stack.dtype)
+    # lr = 0 and a zero step must leave every bit as it is.
+    still = (size == 0) | torch.as_tensor(lr == 0, device=size.device)
+    weight.copy_(torch.where(still, stack, moved).reshape(weight.shape))

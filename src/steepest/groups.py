@@ -17,12 +17,16 @@ def is_matrix(param: Tensor, batch_dims: int) -> bool:
 
 
 def split(
-    group: Mapping[str, Any], aux_options: Mapping[str, Any], matrix_keys: Iterable[str]
+    group: Mapping[str, Any],
+    aux_options: Mapping[str, Any],
+    matrix_keys: Iterable[str],
+    matrix_only: bool = True,
 ) -> list[dict[str, Any]]:
     """Return a hybrid's group as at most two: matrices with ``rule="matrix"``, the rest with ``rule="aux"``.
 
     A group that names its ``rule`` is kept whole. What a group without one says of its hyperparameters is
-    meant for the matrix rule, except the keys in ``SHARED_KEYS``.
+    meant for the matrix rule, except the keys in ``SHARED_KEYS``. Without ``matrix_only`` the first rule
+    takes every shape, and only a group with ``rule="aux"`` goes to the other.
     """
     matrix_keys = set(matrix_keys)
     rule = group.get("rule")
@@ -30,7 +34,8 @@ def split(
         return [{**aux_options, **group}]
     entries = _entries(group["params"])
     batch_dims = group.get("batch_dims", 0)
-    others = [entry for entry in entries if not is_matrix(_tensor(entry), batch_dims)]
+    taken = [not matrix_only or is_matrix(_tensor(entry), batch_dims) for entry in entries]
+    others = [entry for entry, yes in zip(entries, taken, strict=True) if not yes]
     if rule == "matrix":
         if others:
             raise ValueError(
@@ -38,7 +43,7 @@ def split(
                 f"{tuple(_tensor(others[0]).shape)}; leave 'rule' out or give it rule='aux'"
             )
         return [dict(group)]
-    matrices = [entry for entry in entries if is_matrix(_tensor(entry), batch_dims)]
+    matrices = [entry for entry, yes in zip(entries, taken, strict=True) if yes]
     parts: list[dict[str, Any]] = []
     if matrices or not others:
         parts.append({**group, "params": matrices, "rule": "matrix"})

@@ -39,11 +39,23 @@ def _number(low: float, high: float = math.inf, *, ends: str = "[)") -> Check:
     return check
 
 
-def _betas(name: str, value: Any) -> None:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ValueError(f"{name} must be two numbers in [0, 1), got {value!r}")
-    for i, beta in enumerate(value):
-        _number(0, 1)(f"{name}[{i}]", beta)
+def _two_numbers(*ends: str) -> Check:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            allowed = " and ".join(dict.fromkeys(f"[0, 1{end}" for end in ends))
+            raise ValueError(f"{name} must be two numbers in {allowed}, got {value!r}")
+        for i, (beta, end) in enumerate(zip(value, ends, strict=True)):
+            _number(0, 1, ends=f"[{end}")(f"{name}[{i}]", beta)
+
+    return check
+
+
+def _optional(check: Check) -> Check:
+    def optional(name: str, value: Any) -> None:
+        if value is not None:
+            check(name, value)
+
+    return optional
 
 
 def _integer(low: int | None = None) -> Check:
@@ -70,12 +82,17 @@ def _one_of(*choices: Any) -> Check:
 CHECKS: dict[str, Check] = {
     "lr": _number(0),
     "momentum": _number(0, 1),
-    "betas": _betas,
+    "betas": _two_numbers(")", ")"),
     "beta2": _number(0, 1),
     "eps": _number(0),
     "weight_decay": _number(0),
     "radius": _number(0, ends="()"),
     "rho": _number(0, ends="()"),
+    "initial_accumulator_value": _number(0),
+    "accumulate": _one_of("ema", "sum"),
+    "polyak": _one_of(True, False),
+    "decoupled": _one_of(True, False),
+    "constrained": _one_of(True, False),
     "nesterov": _one_of(True, False),
     "steps": _integer(1),
     "threshold": _integer(0),
@@ -84,10 +101,19 @@ CHECKS: dict[str, Check] = {
     "maximize": _one_of(True, False),
     "fused": _one_of(None, True, False),
     "nonfinite": _one_of(None, "raise", "skip", "propagate"),
+    "precondition_frequency": _integer(1),
+    "max_precondition_dim": _integer(1),
+    "shampoo_beta": _optional(_number(0, 1)),
+    "include_current": _one_of(True, False),
+    "ema": _number(0, 1),
+    "averaged": _one_of(True, False),
     "batch_dims": _integer(0),
     "rule": _one_of("matrix", "aux"),
 }
 """What each name may hold, wherever it appears; the parts of a rule check their own structural choices."""
+
+SUM_OR_AVERAGE: dict[str, Check] = {"betas": _two_numbers(")", "]")}
+"""For methods that read a second beta of 1 as a sum."""
 
 FREE_KEYS = frozenset(
     {
@@ -106,11 +132,15 @@ FREE_KEYS = frozenset(
 """Group keys that schedulers and trainers add, never mistaken for a misspelt hyperparameter."""
 
 
-def validate(options: Mapping[str, Any]) -> None:
-    """Raise a ``ValueError`` or ``TypeError`` that names the first bad value and what is allowed."""
+def validate(options: Mapping[str, Any], own: Mapping[str, Check] | None = None) -> None:
+    """Raise a ``ValueError`` or ``TypeError`` that names the first bad value and what is allowed.
+
+    ``own`` replaces what ``CHECKS`` says of a name.
+    """
+    checks = {**CHECKS, **(own or {})}
     for name, value in options.items():
-        if name in CHECKS:
-            CHECKS[name](name, value)
+        if name in checks:
+            checks[name](name, value)
 
 
 def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -149,8 +179,8 @@ def reject_misspelt(where: str, given: Iterable[str], known: Iterable[str]) -> N
 def resolve(group: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Return lr, weight_decay and the named numbers of a group, as rules use them.
 
-    ``betas`` becomes ``momentum`` and ``beta2`` for rules that have them. Tensors on the CPU are read as numbers; tensors on a device
-    stay tensors, so that nothing waits for it.
+    ``betas`` becomes ``momentum`` and ``beta2`` for rules that have them. Tensors on the CPU are read as
+    numbers; tensors on a device stay tensors, so that nothing waits for it.
     """
     values = {name: _read(group[name]) for name in ("lr", "weight_decay", *names) if name in group}
     if "betas" in group and any(name not in group for name in names):  # else they are another rule's

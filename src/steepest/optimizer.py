@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 
 from steepest import checkpoint, stepping
 from steepest.auxiliary import ADAMW, aux_options
-from steepest.groups import describe, split
-from steepest.hypers import reject_misspelt, reject_unknown, validate
+from steepest.groups import describe, is_matrix, split
+from steepest.hypers import Check, reject_misspelt, reject_unknown, validate
 from steepest.kernels import fused_kernel
 from steepest.part import Part
 from steepest.rule import Rule
@@ -38,6 +38,8 @@ class RuleOptimizer(Optimizer):
     """
 
     hybrid: ClassVar[bool] = False
+    checks: ClassVar[Mapping[str, Check]] = {}
+    """What the class allows of a hyperparameter, where that is not what others do."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let every constructor answer an unknown argument with a suggestion."""
@@ -57,7 +59,7 @@ class RuleOptimizer(Optimizer):
     ) -> None:
         self._aux = aux_options(aux)
         defaults = {**options, "maximize": maximize, "fused": fused, "nonfinite": nonfinite}
-        validate(defaults)
+        validate(defaults, self.checks)
         self.recipe(defaults)  # parts refuse bad structural choices
         super().__init__(params, defaults)
 
@@ -73,7 +75,7 @@ class RuleOptimizer(Optimizer):
         if "params" not in param_group:
             raise ValueError(f"param_group must hold 'params', got {', '.join(map(repr, param_group))}")
         group = self._prepared(param_group)
-        validate(group)
+        validate(group, None if group.get("rule") == "aux" else self.checks)
         rule = self._rule({**self.defaults, **group})
         keys = {*self.defaults, *rule.hypers()}
         reject_misspelt("param_group", group, (*keys, *(self._aux if self.hybrid else ()), *GROUP_KEYS))
@@ -104,6 +106,9 @@ class RuleOptimizer(Optimizer):
                     f"batch_dims must be at most the number of dimensions, got {group['batch_dims']} "
                     f"for {describe(group, i)}"
                 )
+            shaped = rule.for_shape(param.shape[group.get("batch_dims", 0) :])
+            if shaped.matrix_only and not is_matrix(param, group.get("batch_dims", 0)):
+                raise ValueError(f"{shaped.norm!r} needs matrices, got {describe(group, i)}")
             if group["fused"] and fused_kernel(rule, param, group) is None:
                 raise ValueError(
                     f"fused=True, but {describe(group, i)} ({param.dtype}, {param.device.type}) has no fused "
@@ -121,6 +126,11 @@ class RuleOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         members = list(self._members())
+        if loss is None and any(self._rule(group).step.needs_loss for group in self.param_groups):
+            raise RuntimeError(
+                f"this {type(self).__name__} takes its step from the loss: call step(closure) with a closure "
+                "that clears the gradients, computes the loss, calls backward and returns the loss"
+            )
         if not passes(members):
             return loss
         stepping.take_step(members, self._rule, self.state, loss)

@@ -24,8 +24,9 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Size, Tensor
 
 from steepest.momentum import Momentum, NoMomentum
@@ -35,8 +36,9 @@ from steepest.part import Part
 from steepest.preconditioners import Identity, Preconditioner
 from steepest.steps import StepLength, UnitLMO
 
-Decay = Literal["decoupled", "after", "l2", "constrained"]
+Decay = Literal["decoupled", "after", "l2", "cautious", "constrained"]
 DECAYS = get_args(Decay)
+Constraint = Literal["hyperball"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Update:
 
     direction: Tensor
     momentum: Tensor
+    final: bool = False
+    """Whether the direction is the whole move, length and decay included."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,13 @@ class Rule(Part):
 
     ``decay`` says how ``weight_decay`` acts: ``"decoupled"`` shrinks the weight by 1 - lr * weight_decay
     before the step, ``"after"`` after it, ``"l2"`` adds weight_decay * W to the gradient. ``"constrained"``
-    moves towards the oracle's point instead of along it: W <- (1 - lr) W - lr S.
+    moves towards the oracle's point instead of along it: W <- (1 - lr) W - lr S. ``"cautious"`` decays only
+    the entries that the step S moves towards zero, where S * W > 0.
+
+    ``constraint="hyperball"`` keeps the Frobenius norm R of every weight: the step is R S / |S|_F, so that lr
+    is the angle of the step, and the weight is brought back to norm R after it.
+
+    ``average`` keeps the weight's own exponential average, with coefficient ``ema``, beside it.
 
     >>> from steepest.momentum import EMA
     >>> from steepest.norms import Spectral
@@ -70,6 +80,8 @@ class Rule(Part):
     momentum: Momentum = field(default_factory=NoMomentum)
     step: StepLength = field(default_factory=UnitLMO)
     decay: Decay = "decoupled"
+    constraint: Constraint | None = None
+    average: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -84,11 +96,44 @@ class Rule(Part):
                 raise TypeError(f"{name} must be a {kind.__name__} such as {known}; got {part!r}")
         if self.decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(map(repr, DECAYS))}, got {self.decay!r}")
+        if self.constraint not in (None, "hyperball"):
+            raise ValueError(f"constraint must be None or 'hyperball', got {self.constraint!r}")
+        self._refuse_illegal()
+
+    def _refuse_illegal(self) -> None:
+        """Raise for choices that contradict each other."""
+        if not self.solves:
+            self.preconditioner.apart()
+        if self.step.whole_network and self.momentum.where == "after":
+            raise ValueError(
+                f"{self.step!r} scales the network's step by <M, S>, which need not be positive with "
+                "momentum after the oracle; use momentum with where='before'"
+            )
+        if self.decay == "constrained" and self.step.dual_scaled:
+            raise ValueError(
+                f"decay='constrained' moves towards a point of the unit ball, {self.step!r} leaves the ball; "
+                "use a unit step"
+            )
+        if self.average and self.step.whole_network:
+            raise ValueError(f"average=True needs a step length of each parameter's own, got {self.step!r}")
+        if self.constraint and (self.step.whole_network or self.decay in ("constrained", "after")):
+            raise ValueError(
+                f"constraint={self.constraint!r} fixes length and norm of the step itself; it cannot be "
+                f"combined with {self.step!r} and decay={self.decay!r}"
+            )
+
+    needs_weight: ClassVar[bool] = False
+    """Whether ``update`` reads the weight, as ``hypers["weight"]``."""
 
     @property
     def matrix_only(self) -> bool:
         """Whether vectors and scalars need another rule."""
-        return self.norm.matrix_only
+        return self.norm.matrix_only or self.preconditioner.matrix_only
+
+    @property
+    def solves(self) -> bool:
+        """Whether the direction is ``solve(M)``, so that norm and coordinates are never needed apart."""
+        return self.norm.euclidean and self.step.dual_scaled
 
     @property
     def needs_step(self) -> bool:
@@ -98,7 +143,7 @@ class Rule(Part):
     @property
     def scheduled(self) -> bool:
         """Whether the count of steps decides what is computed, so that it is kept on the host."""
-        return self.preconditioner.scheduled
+        return self.preconditioner.scheduled or self.average
 
     @property
     def batches(self) -> bool:
@@ -107,7 +152,8 @@ class Rule(Part):
 
     def hypers(self) -> dict[str, Any]:
         """Return the tunable numbers of all parts by name, with their defaults."""
-        return {**self.momentum.hypers(), **self.step.hypers(), **self.preconditioner.hypers()}
+        own = {"ema": 0.999} if self.average else {}
+        return {**self.momentum.hypers(), **self.step.hypers(), **self.preconditioner.hypers(), **own}
 
     def for_shape(self, shape: Size) -> Rule:
         """Return the rule for one parameter of this shape, batch dimensions left out."""
@@ -115,7 +161,8 @@ class Rule(Part):
 
     def init(self, x: Tensor) -> dict[str, Tensor]:
         """Return the state for a stack ``x`` (k, m, n) before its first step."""
-        return {**self.momentum.init(x), **self.preconditioner.init(x)}
+        own = {"average": torch.zeros_like(x)} if self.average else {}
+        return {**self.momentum.init(x), **self.preconditioner.init(x), **own}
 
     def update(
         self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
@@ -125,13 +172,15 @@ class Rule(Part):
         ``state`` is updated in place; ``hypers`` holds the numbers of :meth:`hypers`, and ``step``, the count
         from 1, where :attr:`needs_step`. None leaves the weight as it is.
         """
+        if skipped := self.preconditioner.skipped:
+            hypers = {**hypers, "step": hypers["step"] - skipped}
         coordinates = self.preconditioner.prepare(grad, state, hypers)
         if coordinates is None:
             self.preconditioner.finish(grad, state, hypers)
             return None
         before = self.momentum.where == "before"
         m = self.momentum(grad, state, hypers) if before else grad
-        if self.norm.euclidean and self.step.dual_scaled:
+        if self.solves:
             s = coordinates.solve(m)
         else:
             t = coordinates.into(m)
@@ -149,6 +198,8 @@ class Rule(Part):
 @lru_cache(maxsize=4096)
 def _for_shape(rule: Rule, shape: Size) -> Rule:
     norm, preconditioner = rule.norm.for_shape(shape), rule.preconditioner.for_shape(shape)
+    if not rule.solves:
+        preconditioner = preconditioner.apart()
     if norm is rule.norm and preconditioner is rule.preconditioner:
         return rule
     return replace(rule, norm=norm, preconditioner=preconditioner)

@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.apply import apply_, pairing
+from steepest import averaging
+from steepest.apply import apply_, move_, pairing
 from steepest.hypers import resolve
 from steepest.kernels import Kernel, fused_kernel
 from steepest.rule import Rule
 from steepest.steps import StepLength
 from steepest.views import as_stack, compute_dtype, gather, initial_state, scatter, state_as_stack
 
+BESIDE = ("step", "average")
+"""State that belongs to the adapter; all other is the rule's."""
 State = MutableMapping[Tensor, dict[str, Any]]
 Member = tuple[dict[str, Any], int]
 """A group and the index of a parameter in it."""
@@ -85,6 +88,8 @@ def advance(bucket: Bucket, state: State) -> Iterator[Move]:
     group, rule, params = bucket.group, bucket.rule, bucket.params
     states = [state[param] for param in params]
     hypers = resolve(group, rule.hypers())
+    batch_dims = group.get("batch_dims", 0)
+    hypers["lr"] = hypers["lr"] * rule.step.rate(params[0].shape[batch_dims:])
     if rule.needs_step:
         torch._foreach_add_([own["step"] for own in states], 1)
     if bucket.kernel is not None:
@@ -92,12 +97,13 @@ def advance(bucket: Bucket, state: State) -> Iterator[Move]:
         return
     if rule.needs_step:
         hypers["step"] = _step_count(states)
-    batch_dims = group.get("batch_dims", 0)
     stacks = [
-        {name: state_as_stack(v, p, batch_dims) for name, v in own.items() if name != "step"}
+        {name: state_as_stack(v, p, batch_dims) for name, v in own.items() if name not in BESIDE}
         for p, own in zip(params, states, strict=True)
     ]
     stacked = {name: gather([stack[name] for stack in stacks]) for name in stacks[0]}
+    if rule.needs_weight:
+        hypers["weight"] = gather([as_stack(p.to(compute_dtype(p)), batch_dims) for p in params])
     update = rule.update(gather([_gradient(p, group, rule, hypers) for p in params]), stacked, hypers)
     if len(params) > 1:
         scatter(stacked, stacks)
@@ -107,10 +113,14 @@ def advance(bucket: Bucket, state: State) -> Iterator[Move]:
     parts = zip(params, update.direction.split(counts), update.momentum.split(counts), strict=True)
     for param, direction, momentum in parts:
         move = Move(param, rule, hypers, direction.reshape(param.shape), momentum.reshape(param.shape))
-        if rule.step.whole_network:
+        if update.final:
+            move_(param, direction.reshape(param.shape), 1.0)
+        elif rule.step.whole_network:
             yield move
         else:
-            apply_(param, move.direction, hypers, rule)
+            apply_(param, move.direction, hypers, rule, batch_dims)
+            if rule.average:
+                averaging.update_(param, state[param], hypers)
 
 
 def move_together(moves: list[Move], loss: Any) -> None:
@@ -123,7 +133,10 @@ def move_together(moves: list[Move], loss: Any) -> None:
     for move in moves:
         step = move.rule.step
         factor = step.factor(totals[step], {**move.hypers, "loss": loss}).to(move.param.device)
-        apply_(move.param, move.direction, {**move.hypers, "lr": move.hypers["lr"] * factor}, move.rule)
+        if move.rule.decay == "constrained":  # the pull towards zero is part of the step
+            apply_(move.param, move.direction, {**move.hypers, "lr": move.hypers["lr"] * factor}, move.rule)
+        else:
+            apply_(move.param, move.direction * factor, move.hypers, move.rule)
 
 
 def _gradient(param: Tensor, group: Mapping[str, Any], rule: Rule, hypers: Mapping[str, Any]) -> Tensor:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from steepest.numeric import length
 from steepest.part import Part
@@ -38,9 +38,16 @@ class StepLength(Part, ABC):
     whole_network: ClassVar[bool] = False
     """Whether one factor for all parameters, :meth:`factor`, multiplies the step."""
 
+    needs_loss: ClassVar[bool] = False
+    """Whether :meth:`factor` needs the loss, so that ``step`` must be given a closure."""
+
     @abstractmethod
     def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
         """Return the step from the direction S (k, m, n) and the oracle's input ``x`` of that shape."""
+
+    def rate(self, shape: Size) -> float:
+        """Return what multiplies lr, for the step and the decay alike, for a parameter of this shape."""
+        return 1.0
 
     def factor(self, total: Tensor, hypers: Mapping[str, Any]) -> Tensor:
         """Return the factor of a whole-network step, from the sum of <M, S> over all parameters.
@@ -101,8 +108,9 @@ class EnergyFloor(StepLength):
         """Return ``tau / (|S|_F + eps) * S``."""
         energy = length(x)
         tau = torch.sqrt(energy * energy + 1)
-        size = length(direction) + hypers["eps"]
-        return direction * (tau / torch.where(size > 0, size, 1.0)).to(direction.dtype)
+        size = length(direction)
+        size = torch.where(size > 0, size + hypers["eps"], 1.0)  # no quotient of the two, which may overflow
+        return direction / size.to(direction.dtype) * tau.to(direction.dtype)
 
 
 @dataclass(frozen=True)
@@ -119,3 +127,81 @@ class RMSMatched(StepLength):
         """Return ``rms * S / RMS(S)``."""
         size = length(direction) / math.sqrt(max(1, x.shape[-2] * x.shape[-1]))
         return direction * (self.rms / torch.where(size > 0, size, 1.0)).to(direction.dtype)
+
+
+@dataclass(frozen=True)
+class Radius(StepLength):
+    """The unit direction times a radius: a step to the surface of a larger ball.
+
+    The radius is the hyperparameter ``radius``, so that groups can differ.
+    """
+
+    radius: float = 1.0
+
+    def hypers(self) -> dict[str, Any]:
+        """Return ``radius``."""
+        return {"radius": self.radius}
+
+    def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return ``radius * S``."""
+        return direction * hypers["radius"]
+
+
+@dataclass(frozen=True)
+class Clipped(Radius):
+    """The radius step times min(1, <M, S> / rho), one factor for the whole network.
+
+    <M, S> sums over all parameters: it is the dual norm of the momentum, the generalised gradient norm. Far
+    from a solution it exceeds ``rho`` and the steps are unit steps; near one they shrink with it, as in
+    steepest descent.
+    """
+
+    rho: float = 1.0
+    whole_network = True
+
+    def hypers(self) -> dict[str, Any]:
+        """Return ``radius`` and ``rho``."""
+        return {**super().hypers(), "rho": self.rho}
+
+    def factor(self, total: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return min(1, total / rho)."""
+        return torch.clamp(total / hypers["rho"], max=1.0)
+
+
+@dataclass(frozen=True)
+class MeanSide(StepLength):
+    """The unit direction with lr divided by the mean of the sides: lr * 2 / (m + n), for decay too.
+
+    Vectors and scalars have lr * ``vectors``.
+    """
+
+    vectors: float = 0.001
+
+    def rate(self, shape: Size) -> float:
+        """Return 2 / (m + n) for a matrix, once flattened, else ``vectors``."""
+        return 2 / (shape[0] + shape[1:].numel()) if len(shape) >= 2 else self.vectors
+
+    def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return the direction: the length is in lr."""
+        return direction
+
+
+@dataclass(frozen=True)
+class Polyak(DualScaled):
+    """The dual-scaled step times lambda, the step at which a quadratic model of the loss reaches zero.
+
+    With f the loss of the closure and q = <M, S> over the whole network, lambda = 1 - sqrt(1 - 2 f / q) if
+    2 f < q, else 1. Made for losses whose least value is zero. Negative losses count as zero.
+
+    Source: Abdukhakimov et al., SANIA, arXiv 2312.17369.
+    """
+
+    whole_network = True
+    needs_loss = True
+
+    def factor(self, total: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+        """Return lambda."""
+        loss = torch.as_tensor(hypers["loss"]).detach().to(total).clamp(min=0)
+        ratio = 2 * loss / torch.where(total > 0, total, 1.0)
+        solvable = (ratio < 1) & (total > 0)
+        return torch.where(solvable, 1 - torch.sqrt(1 - torch.where(solvable, ratio, 0.0)), 1.0)

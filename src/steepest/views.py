@@ -47,7 +47,7 @@ def initial_state(
     shape = stack_shape(param.shape, batch_dims)
     state: dict[str, Tensor] = {}
     if rule.needs_step:
-        state["step"] = torch.zeros((), device=device or step_device(rule, param))
+        state["step"] = torch.zeros((), dtype=torch.float32, device=device or step_device(rule, param))
     like = torch.empty(shape, dtype=compute_dtype(param), device=device or param.device)
     for name, value in rule.init(like).items():
         own = param.shape if value.shape == shape else (*param.shape[:batch_dims], *value.shape[1:])

@@ -65,6 +65,7 @@ def adam_kernel(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> FusedAda
         or not param.is_contiguous()
         or type(param.data) is not Tensor
         or any(isinstance(beta, Tensor) and beta.device.type != "cpu" for beta in group.get("betas", ()))
+        or rule.decay not in ("decoupled", "l2")
         or not is_adam(rule)
     ):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from steepest.momentum import EMA
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import Diagonal
 from steepest.rule import Rule
-from steepest.steps import DualScaled
+from steepest.steps import DualScaled, Polyak
 
 
 class AdamSANIA(RuleOptimizer):
@@ -20,17 +20,21 @@ class AdamSANIA(RuleOptimizer):
     Formula:
         m <- b1 m + (1 - b1) G,  v <- b2 v + (1 - b2) G^2
         W <- (1 - lr weight_decay) W - lr (m / (1 - b1^t)) / (v / (1 - b2^t) + eps)
+        With ``polyak`` (Adam-SQR): B = max(v, eps), f the closure's loss, q = sum of G^2 / B over the whole
+        network, lambda = 1 - sqrt(1 - 2 f / q) if 2 f < q else 1, and W <- W - lr lambda G / B; no first
+        moment and no bias correction. ``accumulate="sum"`` sums v instead (AdaGrad-SQR).
 
     Neighbours:
         Adam with power 1 instead of 1/2. MuAdamSANIA with the Frobenius instead of the spectral norm.
 
     From AdamW:
         There is no fixed ratio: the update is in units of 1/gradient, so lr must grow with the gradient's
-        size. Begin at AdamW's lr times the typical size of a gradient entry, and sweep widely.
+        size. Begin at AdamW's lr times the typical size of a gradient entry, and sweep widely. With
+        ``polyak`` the loss sets the length: lr is 1, or less with noisy losses.
 
     State:
         ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape, and ``step``: 8 bytes per float32
-        parameter.
+        parameter. Half of that with ``polyak``, which keeps no average (and no ``step``).
 
     When not to use:
         When gradients shrink by orders of magnitude during training: steps grow as they do. It is made for
@@ -40,8 +44,11 @@ class AdamSANIA(RuleOptimizer):
         params: parameters, groups, or (name, parameter) pairs.
         lr: step size, in units of weight times gradient.
         betas: coefficients of the two averages, each in [0, 1). Default (0.9, 0.999).
-        eps: added to the corrected squared average, never to the state, >= 0. Default 1e-8.
+        eps: added to the corrected squared average, never to the state, >= 0. Default 1e-8; with ``polyak``
+            the least B, default 0.1.
         weight_decay: decoupled decay, >= 0. Default 0.
+        polyak: take the step length from the loss; ``step`` then needs a closure. Default False.
+        accumulate: ``"ema"`` averages squares with b2, ``"sum"`` sums them. Default ``"ema"``.
         maximize, fused, nonfinite: as in :class:`steepest.Adam`.
 
     Raises:
@@ -65,16 +72,33 @@ class AdamSANIA(RuleOptimizer):
         lr: float | Tensor,
         *,
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: float | None = None,
         weight_decay: float = 0.0,
+        polyak: bool = False,
+        accumulate: Literal["ema", "sum"] = "ema",
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
     ) -> None:
-        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        options = {
+            "lr": lr,
+            "betas": betas,
+            "eps": (0.1 if polyak else 1e-8) if eps is None else eps,
+            "weight_decay": weight_decay,
+            "polyak": polyak,
+            "accumulate": accumulate,
+        }
         super().__init__(params, options, maximize=maximize, fused=fused, nonfinite=nonfinite)
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
-        """Return the rule: Frobenius norm, D^2 = V, EMA momentum, dual-scaled."""
-        return Rule(preconditioner=Diagonal(power=1), momentum=EMA(bias_correction=True), step=DualScaled())
+        """Return the rule: Frobenius norm, D^2 = V, EMA momentum, dual-scaled or by the loss."""
+        beta = None if group["accumulate"] == "sum" else 0.999
+        if group["polyak"]:
+            diagonal = Diagonal(power=1, beta=beta, eps_placement="floor", bias_correction=False)
+            return Rule(preconditioner=diagonal, step=Polyak())
+        return Rule(
+            preconditioner=Diagonal(power=1, beta=beta),
+            momentum=EMA(bias_correction=True),
+            step=DualScaled(),
+        )

@@ -2,7 +2,21 @@
 
 from steepest.preconditioners.base import Coordinates, Preconditioner
 from steepest.preconditioners.diagonal import Diagonal
+from steepest.preconditioners.eigenbasis import Eigenbasis
 from steepest.preconditioners.equilibration import Equilibration
+from steepest.preconditioners.grafted import Grafted
 from steepest.preconditioners.identity import Identity
+from steepest.preconditioners.kl import KLEigenbasis
+from steepest.preconditioners.kronecker import Kronecker
 
-__all__ = ["Coordinates", "Diagonal", "Equilibration", "Identity", "Preconditioner"]
+__all__ = [
+    "Coordinates",
+    "Diagonal",
+    "Eigenbasis",
+    "Equilibration",
+    "Grafted",
+    "Identity",
+    "KLEigenbasis",
+    "Kronecker",
+    "Preconditioner",
+]

@@ -39,9 +39,19 @@ class Preconditioner(Part, ABC):
     """Whether stacking matrices of one shape makes the coordinates cheaper."""
 
     @property
+    def matrix_only(self) -> bool:
+        """Whether the coordinates have no meaning for vectors and scalars."""
+        return False
+
+    @property
     def needs_step(self) -> bool:
         """Whether the count of steps is part of the formula."""
         return False
+
+    @property
+    def skipped(self) -> int:
+        """How many first steps only gather statistics. The count of steps begins after them: theirs is 0, -1, ..."""
+        return 0
 
     @property
     def scheduled(self) -> bool:
@@ -58,7 +68,8 @@ class Preconditioner(Part, ABC):
     ) -> Coordinates | None:
         """Update the statistics that this step uses, in place, and return its coordinates.
 
-        None means that this step only gathers statistics: momentum and weight stay as they are.
+        None means that this step, one of the :attr:`skipped`, only gathers statistics: momentum and weight stay
+        as they are.
         """
 
     def finish(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> None:
@@ -66,4 +77,11 @@ class Preconditioner(Part, ABC):
 
     def for_shape(self, shape: Size) -> Preconditioner:
         """Return the preconditioner to use for one parameter of this shape."""
+        return self
+
+    def apart(self) -> Preconditioner:
+        """Return the preconditioner for rules that need ``into`` and ``back``, not ``solve`` alone.
+
+        Raises ``ValueError`` for one that only has a meaning as a whole.
+        """
         return self

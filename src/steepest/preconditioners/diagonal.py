@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from steepest.preconditioners.base import Coordinates, Preconditioner
 
-EpsPlacement = Literal["outside", "uncorrected", "inside"]
+EpsPlacement = Literal["outside", "uncorrected", "inside", "floor"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class Diagonal(Preconditioner):
     - ``"outside"``: D^2 = (V/c)^power + eps (Adam, Adagrad, AdamSANIA)
     - ``"uncorrected"``: D^2 = (V^power + eps) / c^power (MuAdam)
     - ``"inside"``: D^2 = (V/c + eps)^power
+    - ``"floor"``: D^2 = max((V/c)^power, eps) (SANIA with a Polyak step)
 
-    State: ``exp_avg_sq`` (``sum`` for the running sum), of the parameter's shape.
+    The running sum starts at ``initial``. State: ``exp_avg_sq``, or ``sum`` for the running sum, of the
+    parameter's shape.
     """
 
     power: float = 0.5
@@ -61,14 +63,17 @@ class Diagonal(Preconditioner):
     eps: float = 1e-8
     eps_placement: EpsPlacement = "outside"
     bias_correction: bool = True
+    initial: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.power <= 1:
             raise ValueError(f"power must be in (0, 1], got {self.power!r}")
-        if self.eps_placement not in ("outside", "uncorrected", "inside"):
-            raise ValueError(
-                f"eps_placement must be 'outside', 'uncorrected' or 'inside', got {self.eps_placement!r}"
-            )
+        placements = get_args(EpsPlacement)
+        if self.eps_placement not in placements:
+            allowed = ", ".join(map(repr, placements))
+            raise ValueError(f"eps_placement must be one of {allowed}, got {self.eps_placement!r}")
+        if not self.initial >= 0:
+            raise ValueError(f"initial must be >= 0, got {self.initial!r}")
 
     @property
     def needs_step(self) -> bool:
@@ -84,8 +89,8 @@ class Diagonal(Preconditioner):
         return {"eps": self.eps} if self.beta is None else {"beta2": self.beta, "eps": self.eps}
 
     def init(self, x: Tensor) -> dict[str, Tensor]:
-        """Return a zero statistic."""
-        return {self._buffer: torch.zeros_like(x)}
+        """Return the statistic before the first gradient."""
+        return {self._buffer: torch.full_like(x, self.initial)}
 
     def prepare(
         self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
@@ -100,6 +105,8 @@ class Diagonal(Preconditioner):
         correction = 1 - hypers["beta2"] ** hypers["step"] if self.needs_step else 1.0
         if self.eps_placement == "inside":
             d_squared = self._power(v / correction + eps)
+        elif self.eps_placement == "floor":
+            d_squared = (self._power(v) / correction**self.power).clamp(min=eps)
         elif self.eps_placement == "uncorrected":
             d_squared = (self._power(v) + eps) / correction**self.power
         else:

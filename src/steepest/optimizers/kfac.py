@@ -1,0 +1,363 @@
+"""K-FAC: natural gradient from the covariances of a layer's inputs and output gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steepest import stepping
+from steepest.apply import apply_
+from steepest.groups import SHARED_KEYS, _entries, _tensor, describe
+from steepest.hypers import reject_misspelt, resolve, validate
+from steepest.momentum import HeavyBall
+from steepest.optimizer import GROUP_KEYS, RuleOptimizer
+from steepest.preconditioners import Identity
+from steepest.preconditioners.kfac import ActivationKronecker
+from steepest.preconditioners.kfac.direction import FACTOR_STATE, layer_direction, layer_state, observes_next
+from steepest.preconditioners.kfac.factors import kl_factor
+from steepest.preconditioners.kfac.front import restored
+from steepest.preconditioners.kfac.hooks import LayerWatch
+from steepest.preconditioners.kfac.layers import Layer
+from steepest.preconditioners.kfac.options import KFAC_CHECKS
+from steepest.rule import Rule
+from steepest.screening import passes
+from steepest.steps import DualScaled
+from steepest.views import as_stack, compute_dtype, initial_state
+
+
+class KFAC(RuleOptimizer):
+    """K-FAC: every layer's gradient in the metric of its inputs and output gradients.
+
+    Formula:
+        [W b] is one m x n matrix with gradient G; A averages g g^T, B averages [x; 1] [x; 1]^T
+        A = Q_A diag(a) Q_A^T, B = Q_B diag(b) Q_B^T
+        U = Q_A [(Q_A^T G Q_B) / (a b^T + damping)] Q_B^T
+        M <- momentum M + min(1, sqrt(kl_clip / |sum lr^2 <U, G>|)) U
+        W <- (1 - lr weight_decay) W - lr M
+        With ``factored_damping`` the denominator is (a + pi sqrt(damping)) (b + sqrt(damping) / pi)^T,
+        pi^2 = mean(a) / mean(b).
+        x is a row of input and g the gradient of one example's loss at the row of output. All positions of
+        a sequence or image are rows, and a layer called several times has more rows (K-FAC-expand): B is
+        the mean over rows, A the sum over the rows of an example, averaged over examples. Micro-batches
+        between two steps count as one batch. The averages over steps weigh as an EMA does, normalised so
+        that the first is the first batch.
+        ``Linear``, ``Conv2d`` (patches under the kernel, ``groups=1``) and ``Embedding`` (B is the frequency
+        of every index) are taken. All other parameters, and groups with ``rule="aux"``, are trained by
+        AdamW with ``aux``.
+
+    Neighbours:
+        A^-1 G B^-1 for damping 0. FOOF with ``statistics="input"``, where A = 1. Shampoo's exponents doubled
+        and its factors from activations instead of gradients. SGD for A = B = 1. It is
+        :class:`steepest.KFACPreconditioner` in front of SGD.
+
+    From AdamW:
+        There is no fixed ratio: lr is in units of a Newton step, and 1 is the whole of it. Begin at 0.01
+        with ``kl_clip=1e-3`` and sweep by threes; then sweep damping, which matters as much.
+
+    State:
+        ``momentum_buffer`` of the parameter's shape. Under a layer's weight besides: ``output_covariance``,
+        ``output_basis`` (m x m), ``output_eigenvalues`` (m), the same for ``input`` (n x n, the bias
+        counted; for an embedding its covariance alone, one number per index), ``statistics_weight``,
+        ``fallbacks`` and ``step``: 4 + 8 (m/n + n/m) bytes per float32 parameter.
+
+    When not to use:
+        For layers with a very wide side (the cost is its cube): ``skip`` them. With weights used other than by
+        calling their layer. With several processes: covariances are not averaged over them, which is
+        refused. With a ``GradScaler``, whose scale enters A. With penalties that differentiate twice.
+        Layers inside ``MultiheadAttention`` are not called by it and go to ``aux``.
+
+    Args:
+        model: the module whose layers are hooked. Statistics are gathered in training mode with gradients
+            enabled, and only from calls that are differentiated.
+        lr: step size, in units of weight: a natural-gradient step is 1.
+        params: what to train: parameters, groups, or (name, parameter) pairs of the model; a group may set
+            ``rule="aux"``. Default: all that require a gradient.
+        momentum: coefficient of the sum of directions in [0, 1). Default 0.9.
+        nesterov: look ahead by one step. Default False.
+        weight_decay: decoupled decay, >= 0. Default 0.
+        damping: added to products of eigenvalues, in their units (squared gradient of one example's loss
+            at a weight), >= 0. Default 1e-3.
+        factored_damping: damp A and B each instead of their product. Default False.
+        stat_decay: coefficient of the averages A and B in [0, 1). Default 0.95.
+        kl_clip: bound on the step's length in the metric, > 0, or None. Default None.
+        precondition_frequency: steps between eigendecompositions. Default 10.
+        statistics_frequency: steps between the steps that gather statistics. Default 1.
+        statistics: ``"both"`` or ``"input"``. Default ``"both"``.
+        loss_average: ``"batch"`` if what is differentiated is a mean over examples (the leading dimension),
+            so that one example's loss has N times its gradient; ``"batch+sequence"`` if it is a mean over
+            all positions of ``Linear`` and ``Embedding`` inputs; None if it is a sum. Default ``"batch"``.
+        skip: names of modules left to ``aux``, with all below them. Default none.
+        aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
+            weight_decay (0).
+        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+
+    Raises:
+        ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`. Besides,
+            ValueError for weights shared between different layers (the same weight and bias in modules of
+            one kind are one layer) and names in ``skip`` that are no module, and RuntimeError in ``step``
+            for a layer with a gradient whose passes were never seen, and with several processes.
+
+    Source:
+        Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature, arXiv
+        1503.05671; convolutions: arXiv 1602.01407; eigenvalue form and expand setting: arXiv 2311.00636;
+        input statistics alone: Benzing, Gradient Descent on Neurons, arXiv 2201.12250.
+
+    Example:
+        >>> import torch, steepest
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2))
+        >>> optimizer = steepest.KFAC(model, lr=0.05, kl_clip=1e-3)
+        >>> model(torch.randn(16, 8)).square().mean().backward()
+        >>> optimizer.step()
+        >>> optimizer.remove_hooks()
+    """
+
+    hybrid = True
+    checks = KFAC_CHECKS
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float | Tensor,
+        *,
+        params: Any = None,
+        momentum: float | Tensor = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        damping: float = 1e-3,
+        factored_damping: bool = False,
+        stat_decay: float = 0.95,
+        kl_clip: float | None = None,
+        precondition_frequency: int = 10,
+        statistics_frequency: int = 1,
+        statistics: str = "both",
+        loss_average: str | None = "batch",
+        skip: Iterable[str] = (),
+        aux: Mapping[str, Any] | None = None,
+        maximize: bool = False,
+        fused: bool | None = None,
+        nonfinite: str | None = None,
+    ) -> None:
+        options = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "damping": damping,
+            "factored_damping": factored_damping,
+            "stat_decay": stat_decay,
+            "kl_clip": kl_clip,
+            "precondition_frequency": precondition_frequency,
+            "statistics_frequency": statistics_frequency,
+            "statistics": statistics,
+        }
+        self._watch = LayerWatch(model, skip=skip, loss_average=loss_average)
+        if params is None:
+            params = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        groups = _groups(params)
+        try:
+            trained = {id(p) for group in groups for p in _tensors(group) if group.get("rule") != "aux"}
+            self._watch.add(self._watch.find(trained))
+            super().__init__(groups, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        except Exception:
+            self._watch.remove()
+            raise
+
+    @classmethod
+    def recipe(cls, group: Mapping[str, Any]) -> Rule:
+        """Return the rule: Frobenius norm, activation covariances, heavy-ball after the oracle, dual scaling."""
+        return Rule(
+            preconditioner=ActivationKronecker(
+                factored_damping=group["factored_damping"],
+                precondition_frequency=group["precondition_frequency"],
+                statistics=group["statistics"],
+            ),
+            momentum=HeavyBall(nesterov=group["nesterov"], where="after"),
+            step=DualScaled(),
+        )
+
+    def _rule(self, group: Mapping[str, Any]) -> Rule:
+        """Return the part of the rule that acts on one parameter, once its layer is preconditioned."""
+        rule = super()._rule(group)
+        return rule if group.get("rule") == "aux" else replace(rule, preconditioner=Identity())
+
+    def remove_hooks(self) -> None:
+        """Take every hook off the model. Training can not go on, as layers are no longer seen."""
+        self._watch.remove()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset all gradients, and drop the statistics that came with them."""
+        super().zero_grad(set_to_none)
+        self._watch.forget()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as its layers' half and its auxiliary half; new layers of the model are hooked."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, got {param_group!r}")
+        if "params" not in param_group:
+            raise ValueError(f"param_group must hold 'params', got {', '.join(map(repr, param_group))}")
+        group = {**param_group, "params": _entries(param_group["params"])}
+        reject_misspelt("param_group", group, (*self.defaults, *self._aux, *GROUP_KEYS))
+        aux = group.get("rule") == "aux"
+        validate(group, None if aux else self.checks)
+        found = [] if aux else self._watch.find({id(p) for p in _tensors(group)})
+        mine = set() if aux else {id(p) for layer in [*self._watch.layers, *found] for p in layer.parameters}
+        others = [entry for entry in group["params"] if id(_tensor(entry)) not in mine]
+        own = [entry for entry in group["params"] if id(_tensor(entry)) in mine]
+        if own and group.get("batch_dims", 0):
+            raise ValueError(f"batch_dims must be 0 for K-FAC layers, got {group['batch_dims']!r}")
+        if others and group.get("rule") == "matrix":
+            raise ValueError(
+                f"rule='matrix' needs parameters of K-FAC layers, got one of shape "
+                f"{tuple(_tensor(others[0]).shape)} that is not; leave 'rule' out or give it rule='aux'"
+            )
+        count = len(self.param_groups)
+        try:
+            if own:
+                # Past the base class, which would tell the halves apart by dimensions.
+                super(RuleOptimizer, self).add_param_group({**group, "params": own, "rule": "matrix"})
+                self._check_group(self.param_groups[-1])
+            if others or not own:
+                kept = {k: v for k, v in group.items() if aux or k in SHARED_KEYS or k not in self.defaults}
+                super().add_param_group({**kept, "params": others, "rule": "aux"})
+        except Exception:
+            del self.param_groups[count:]
+            raise
+        self._watch.add(found)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; with ``closure``, evaluate it first under ``enable_grad`` and return its loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        try:
+            members = list(self._members())
+            if passes(members):
+                self._move_layers([member for member in members if member[0].get("rule") != "aux"])
+                aux = [member for member in members if member[0].get("rule") == "aux"]
+                stepping.take_step(aux, self._rule, self.state, loss)
+        finally:
+            self._watch.forget()
+        self._plan()
+        return loss
+
+    def _move_layers(self, members: list[stepping.Member]) -> None:
+        """Move the parameters of all layers: directions first, their common factor, then momentum."""
+        moves = [move for work in self._layers_to_move(members) for move in self._directions(*work)]
+        total = sum(_lr(move.group) ** 2 * (move.grad.double() * move.direction).sum() for move in moves)
+        for move in moves:
+            param, group, direction = move.param, move.group, move.direction
+            if group["kl_clip"] is not None:
+                direction = direction * kl_factor(torch.as_tensor(total), group["kl_clip"]).to(direction)
+            rule, state = self._rule(group), self.state[param]
+            if "momentum_buffer" not in state:
+                state.update(initial_state(rule, param, 0))
+            hypers = resolve(group, rule.hypers())
+            buffers = {"momentum_buffer": as_stack(state["momentum_buffer"], 0)}
+            direction = rule.momentum(as_stack(direction, 0), buffers, hypers)
+            apply_(param, direction.reshape(param.shape), hypers, rule)
+
+    def _layers_to_move(self, members: list[stepping.Member]) -> list[tuple[Layer, dict[str, Any]]]:
+        """Return the layers that have gradients, each with the group of its weight, after checking all."""
+        groups = self._group_of()
+        waiting = {id(group["params"][i]): (group, i) for group, i in members}
+        found: list[tuple[Layer, dict[str, Any]]] = []
+        for layer in self._watch.layers:
+            if any([waiting.pop(id(p), None) is not None for p in layer.parameters]):
+                if "step" not in self.state.get(layer.weight, {}):
+                    self._watch.require(layer)
+                found.append((layer, groups[id(layer.weight)]))
+        if waiting:
+            group, i = next(iter(waiting.values()))
+            raise RuntimeError(f"{describe(group, i)} is in a group of K-FAC layers, but no layer of the model has it")
+        if found and torch.distributed.is_available() and torch.distributed.is_initialized():
+            if torch.distributed.get_world_size() > 1:
+                raise RuntimeError(
+                    "KFAC does not average its covariances over processes, so that weights would differ between "
+                    f"the {torch.distributed.get_world_size()} of this group"
+                )
+        return found
+
+    def _directions(self, layer: Layer, group: dict[str, Any]) -> list[_Move]:
+        params, groups = layer.parameters, self._group_of()
+        grads = [None if p.grad is None else p.grad.to(compute_dtype(p)) for p in params]
+        if group["maximize"]:
+            grads = [None if g is None else -g for g in grads]
+        preconditioner = self._preconditioner(layer, group)
+        state = self.state[layer.weight]
+        if "step" not in state:
+            state.update(layer_state(layer, preconditioner))
+        hypers = resolve(group, preconditioner.hypers())
+        hypers["statistics"] = self._watch.means(layer)
+        directions = layer_direction(layer, grads, state, preconditioner, hypers)
+        return [
+            _Move(p, groups[id(p)], g, u)
+            for p, g, u in zip(params, grads, directions, strict=True)
+            if g is not None
+        ]
+
+    def _preconditioner(self, layer: Layer, group: Mapping[str, Any]) -> ActivationKronecker:
+        part = self.recipe(group).preconditioner
+        assert isinstance(part, ActivationKronecker)
+        return replace(part, diagonal_input=layer.kind.diagonal_input)
+
+    def _group_of(self) -> dict[int, dict[str, Any]]:
+        return {id(p): group for group in self.param_groups for p in group["params"]}
+
+    def _plan(self) -> None:
+        """Tell every layer whether the coming step gathers statistics."""
+        groups = self._group_of()
+        for layer in self._watch.layers:
+            if group := groups.get(id(layer.weight)):
+                frequency = group["statistics_frequency"]
+                layer.observing = observes_next(layer, self.state.get(layer.weight), frequency)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict bit for bit, or raise before anything changes if it does not fit."""
+        layers = {id(layer.weight): layer for layer in self._watch.layers}
+        plain, factors = dict(state_dict["state"]), {}
+        for old, new in zip(state_dict["param_groups"], self.param_groups, strict=False):
+            for key, param in zip(old["params"], new["params"], strict=False):
+                if (layer := layers.get(id(param))) is None or key not in plain:
+                    continue
+                saved = {name: value for name, value in plain[key].items() if name in FACTOR_STATE}
+                plain[key] = {name: value for name, value in plain[key].items() if name not in FACTOR_STATE}
+                if saved or plain[key]:
+                    factors[param] = restored(layer, saved, self._preconditioner(layer, {**new, **old}))
+        super().load_state_dict({**state_dict, "state": plain})
+        for param, own in factors.items():
+            self.state[param] = {**own, **self.state.get(param, {})}
+        self._plan()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles carry: the model too, whose copy is watched by the copy."""
+        return {**super().__getstate__(), "_watch": self._watch}
+
+
+@dataclass
+class _Move:
+    """A direction that waits for the factor of the whole network."""
+
+    param: Tensor
+    group: dict[str, Any]
+    grad: Tensor
+    direction: Tensor
+
+
+def _groups(params: Any) -> list[dict[str, Any]]:
+    entries = _entries(params)
+    groups = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
+    return [{**group, "params": _entries(group["params"])} for group in groups]
+
+
+def _tensors(group: Mapping[str, Any]) -> list[Tensor]:
+    return [_tensor(entry) for entry in _entries(group["params"])]
+
+
+def _lr(group: Mapping[str, Any]) -> Any:
+    return resolve(group, ())["lr"]

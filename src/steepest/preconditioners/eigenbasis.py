@@ -1,0 +1,194 @@
+"""Eigenbases: a norm taken in the eigenvectors of the row and column second moments (SOAP, SPlus)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Size, Tensor
+
+from steepest.linalg import eigenbasis, refresh_basis
+from steepest.preconditioners.base import Coordinates, Preconditioner
+from steepest.preconditioners.factors import (
+    accumulate_,
+    count_,
+    new_counter,
+    new_factor,
+    sandwich,
+    statistics_beta,
+    transposed,
+)
+from steepest.preconditioners.identity import Identity
+
+Start = Literal["skip", "current", "identity"]
+Refresh = Literal["qr", "eigh"]
+SIDES = ("left", "right")
+
+
+@dataclass(frozen=True)
+class Rotated(Coordinates):
+    """Other coordinates in the bases Q_L and Q_R: L = ``inside`` Q_L^T, R = Q_R ``inside``. None is the identity."""
+
+    left: Tensor | None
+    right: Tensor | None
+    inside: Coordinates
+
+    def project(self, m: Tensor) -> Tensor:
+        """Return Q_L^T M Q_R."""
+        return sandwich(transposed(self.left), m, self.right)
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Return Q_L X Q_R^T."""
+        return sandwich(self.left, x, transposed(self.right))
+
+    def into(self, m: Tensor) -> Tensor:
+        """Rotate, then go into the coordinates inside."""
+        return self.inside.into(self.project(m))
+
+    def back(self, u: Tensor) -> Tensor:
+        """Come back from the coordinates inside, then rotate back."""
+        return self.restore(self.inside.back(u))
+
+    def solve(self, m: Tensor) -> Tensor:
+        """Rotate, solve inside, rotate back."""
+        return self.restore(self.inside.solve(self.project(m)))
+
+
+@dataclass(frozen=True)
+class Eigenbasis(Preconditioner):
+    """L = Q_L^T, R = Q_R from the eigenvectors of A (of G G^T) and B (of G^T G), then ``inside``.
+
+    ``inside`` is any preconditioner, fed with the projected gradient: Identity for SPlus, Diagonal(1/2) for SOAP.
+    Its state of the parameter's shape is permuted when the basis is. A and B are exponential averages with
+    coefficient ``beta``: the hyperparameter ``beta2``, or ``shampoo_beta`` where ``inside`` has a ``beta2`` of its
+    own; None then means the same.
+
+    ``start`` says when the current gradient enters A and B, and what the first step does:
+
+    - ``"skip"``: after use; the first step only sets up A, B and the bases, and ``inside`` counts from the second
+    - ``"current"``: before use
+    - ``"identity"``: after use; the first step is taken in the weight's own coordinates
+
+    The first bases are eigenvectors by descending eigenvalue. Whenever ``frequency`` divides the count of steps that
+    move, they are refreshed: ``"qr"`` sorts the columns by diag(Q^T A Q) and takes Q <- QR(A Q), ``"eigh"`` takes
+    eigenvectors anew. A side longer than ``max_dim`` is not rotated.
+
+    State: ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n, n), the statistics' powers of two
+    ``left_unit`` and ``right_unit``, what ``inside`` keeps, and ``fallbacks``, the number of bases for which the
+    first attempt failed.
+    """
+
+    inside: Preconditioner = field(default_factory=Identity)
+    beta: float | None = 0.95
+    frequency: int = 10
+    max_dim: int = 10000
+    start: Start = "current"
+    refresh: Refresh = "qr"
+
+    batches = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("start", get_args(Start)), ("refresh", get_args(Refresh))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}"
+                )
+        if not isinstance(self.inside, Preconditioner) or self.inside.skipped:
+            raise TypeError(f"inside must be a preconditioner such as Diagonal(), got {self.inside!r}")
+        if self.beta is None and "beta2" not in self.inside.hypers():
+            raise ValueError(f"beta must be a number in [0, 1) for inside={self.inside!r}, got None")
+        if self.frequency < 1:
+            raise ValueError(f"frequency must be >= 1, got {self.frequency!r}")
+        if self.max_dim < 0:
+            raise ValueError(f"max_dim must be >= 0, got {self.max_dim!r}")
+
+    @property
+    def matrix_only(self) -> bool:
+        """True: vectors have no eigenbasis."""
+        return True
+
+    @property
+    def skipped(self) -> int:
+        """How many first steps only gather statistics."""
+        return int(self.start == "skip")
+
+    @property
+    def scheduled(self) -> bool:
+        """True: bases are refreshed at some steps only."""
+        return True
+
+    def hypers(self) -> dict[str, Any]:
+        """Return the numbers of ``inside``, and ``shampoo_beta`` or ``beta2``."""
+        inside = self.inside.hypers()
+        return {**inside, "shampoo_beta" if "beta2" in inside else "beta2": self.beta}
+
+    def for_shape(self, shape: Size) -> Preconditioner:
+        """Return ``inside`` alone for vectors."""
+        inside = self.inside.for_shape(shape)
+        return inside if len(shape) < 2 else replace(self, inside=inside)
+
+    def apart(self) -> Preconditioner:
+        """Return this with ``inside`` apart."""
+        return replace(self, inside=self.inside.apart())
+
+    def init(self, x: Tensor) -> dict[str, Tensor]:
+        """Return zero statistics, identity bases and the state of ``inside``."""
+        state = self.inside.init(x)
+        for side, size in zip(SIDES, x.shape[-2:], strict=True):
+            if size <= self.max_dim:
+                factor, unit = new_factor(x, x.shape[0], size=size)
+                basis = torch.eye(size, dtype=x.dtype, device=x.device).expand_as(factor).clone()
+                state |= {side: factor, f"{side}_unit": unit, f"{side}_basis": basis}
+        return {**state, "fallbacks": new_counter(x)}
+
+    def prepare(
+        self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
+    ) -> Coordinates | None:
+        """Update what this step uses; return None in a step that only gathers statistics."""
+        if self.start == "skip" and hypers["step"] == 0:
+            return None
+        if self.start == "current":
+            self._accumulate(grad, state, hypers)
+        left, right = state.get("left_basis"), state.get("right_basis")
+        projected = sandwich(transposed(left), grad, right)
+        inside = self.inside.prepare(projected, state, hypers)
+        assert inside is not None  # refused in __post_init__
+        return Rotated(left, right, inside)
+
+    def finish(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> None:
+        """Update the statistics after their use, unless they were before it."""
+        if self.start != "current":
+            self._accumulate(grad, state, hypers)
+
+    def _accumulate(
+        self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
+    ) -> None:
+        beta, t = statistics_beta(hypers), hypers["step"]
+        for side, x in zip(SIDES, (grad, grad.mT), strict=True):
+            if side in state:
+                accumulate_(state[side], state[f"{side}_unit"], x, beta, 1 - beta)
+                if t == (0 if self.start == "skip" else 1) or (
+                    t % self.frequency == 0 and self.refresh == "eigh"
+                ):
+                    self._decompose(side, state)
+                elif t % self.frequency == 0:
+                    self._iterate(side, state, grad.shape)
+
+    def _decompose(self, side: str, state: MutableMapping[str, Tensor]) -> None:
+        basis = state[f"{side}_basis"]
+        new = eigenbasis(state[side], basis)
+        basis.copy_(new.value)
+        count_(state, new.retried)
+
+    def _iterate(self, side: str, state: MutableMapping[str, Tensor], shape: Size) -> None:
+        basis = state[f"{side}_basis"]
+        new = refresh_basis(state[side], basis, sort=True)
+        basis.copy_(new.value)
+        count_(state, new.kept)
+        order = new.permutation[:, :, None] if side == "left" else new.permutation[:, None, :]
+        for name, value in self.inside.init(torch.empty(shape, device="meta")).items():
+            if value.shape == shape:
+                along = order.expand(shape)
+                state[name].copy_(state[name].gather(-2 if side == "left" else -1, along))

@@ -1,0 +1,152 @@
+"""The coupled Kronecker statistics of KL-Shampoo: each side whitened by the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+
+from steepest.linalg import eigenbasis, refresh_basis
+from steepest.numeric import length
+from steepest.preconditioners.base import Coordinates, Preconditioner
+from steepest.preconditioners.diagonal import Scaling
+from steepest.preconditioners.eigenbasis import SIDES, Rotated
+from steepest.preconditioners.factors import (
+    accumulate_,
+    count_,
+    new_counter,
+    new_factor,
+    product,
+    statistics_beta,
+)
+
+
+@dataclass(frozen=True)
+class KLEigenbasis(Preconditioner):
+    """Bases Q_a, Q_b and eigenvalues lam_a, lam_b of two covariances that explain the gradient together.
+
+    With b the coefficient ``beta`` (the hyperparameter ``shampoo_beta``, or ``beta2`` where that is None), after
+    every step but the first:
+
+        S_a <- b S_a + (1-b)/n G S_b^-1 G^T with S_b^-1 = Q_b diag(1/lam_b) Q_b^T, and S_b alike
+        lam_a <- b lam_a + (1-b) mean_j (Q_a^T G Q_b)_ij^2 / lam_b,j, and lam_b alike
+        Q <- QR(S Q) whenever ``frequency`` divides the count of steps that move
+
+    No lam^-1/2 exceeds max(10, min(d, 4000)). The first step moves nothing: S_a = (1-b) G G^T / n, S_b = (1-b) G^T G
+    / m, Q their eigenvectors by descending eigenvalue, and all lam 0.1.
+
+    In the bases D^2_ij = sqrt(lam_a,i lam_b,j) + eps (KL-Shampoo), or what ``inside`` makes of the projected
+    gradient, with b as its coefficient (KL-SOAP).
+
+    State: ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n, n), ``left_values`` (m, 1) and
+    ``right_values`` (1, n) in float64, the statistics' powers of two ``left_unit`` and ``right_unit``, what
+    ``inside`` keeps, and ``fallbacks``, the number of bases for which the first attempt failed.
+    """
+
+    inside: Preconditioner | None = None
+    beta: float = 0.98
+    eps: float = 1e-8
+    frequency: int = 10
+
+    batches = True
+
+    def __post_init__(self) -> None:
+        if self.inside is not None and (not isinstance(self.inside, Preconditioner) or self.inside.skipped):
+            raise TypeError(
+                f"inside must be None or a preconditioner such as Diagonal(), got {self.inside!r}"
+            )
+        if self.frequency < 1:
+            raise ValueError(f"frequency must be >= 1, got {self.frequency!r}")
+
+    @property
+    def matrix_only(self) -> bool:
+        """True: vectors have no second side."""
+        return True
+
+    @property
+    def skipped(self) -> int:
+        """One: the first step only gathers statistics."""
+        return 1
+
+    @property
+    def scheduled(self) -> bool:
+        """True: bases are refreshed at some steps only."""
+        return True
+
+    def hypers(self) -> dict[str, Any]:
+        """Return ``eps``, ``beta2`` and ``shampoo_beta``."""
+        return {"eps": self.eps, "beta2": self.beta, "shampoo_beta": None}
+
+    def apart(self) -> Preconditioner:
+        """Return this with ``inside`` apart."""
+        return self if self.inside is None else replace(self, inside=self.inside.apart())
+
+    def init(self, x: Tensor) -> dict[str, Tensor]:
+        """Return zero statistics, identity bases, eigenvalues of 0.1 and the state of ``inside``."""
+        state = {} if self.inside is None else self.inside.init(x)
+        wide = x.dtype if x.device.type == "mps" else torch.float64
+        for side, size in zip(SIDES, x.shape[-2:], strict=True):
+            factor, unit = new_factor(x, x.shape[0], size=size)
+            basis = torch.eye(size, dtype=x.dtype, device=x.device).expand_as(factor).clone()
+            values = torch.full(_along(side, x.shape[0], size), 0.1, dtype=wide, device=x.device)
+            state |= {side: factor, f"{side}_unit": unit, f"{side}_basis": basis, f"{side}_values": values}
+        return {**state, "fallbacks": new_counter(x)}
+
+    def prepare(
+        self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
+    ) -> Coordinates | None:
+        """Return the coordinates of the statistics so far; None in the first step."""
+        if hypers["step"] == 0:
+            return None
+        rotated = Rotated(state["left_basis"], state["right_basis"], self._scaling(grad, state, hypers))
+        if self.inside is None:
+            return rotated
+        numbers = {**hypers, "beta2": statistics_beta(hypers)}
+        inside = self.inside.prepare(rotated.project(grad), state, numbers)
+        assert inside is not None  # refused in __post_init__
+        return replace(rotated, inside=inside)
+
+    def finish(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> None:
+        """Update covariances, eigenvalues and, when it is time, bases."""
+        beta, t = statistics_beta(hypers), hypers["step"]
+        m, n = grad.shape[-2:]
+        left, right = (state[f"{side}_basis"] for side in SIDES)
+        first = t == 0
+        if first:
+            by_right, by_left = grad, grad
+        else:
+            values = [state[f"{side}_values"] for side in SIDES]
+            rows, columns = (v.rsqrt().to(grad.dtype) for v in values)
+            turned = product(grad, right)
+            projected = product(left.mT, turned)
+            by_right, by_left = turned * columns, product(left.mT, grad) * rows
+            for v, x, dim in ((values[0], projected * columns, -1), (values[1], projected * rows, -2)):
+                mean = length(x, dim).square().to(v.dtype) / x.shape[dim]
+                v.mul_(beta).add_((1 - beta) * mean)
+                v.clamp_(min=max(10, min(v.numel() // v.shape[0], 4000)) ** -2.0)
+        for side, x, count in (("left", by_right, n), ("right", by_left.mT, m)):
+            factor, basis = state[side], state[f"{side}_basis"]
+            accumulate_(factor, state[f"{side}_unit"], x, beta, (1 - beta) / count)
+            if first:
+                new = eigenbasis(factor, basis)
+                count_(state, new.retried)
+            elif t % self.frequency == 0:
+                new = refresh_basis(factor, basis)
+                count_(state, new.kept)
+            else:
+                continue
+            basis.copy_(new.value)
+
+    def _scaling(
+        self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
+    ) -> Coordinates:
+        rows, columns = (state[f"{side}_values"].sqrt() for side in SIDES)
+        d_squared = (rows * columns + hypers["eps"]).clamp_(max=torch.finfo(grad.dtype).max)
+        return Scaling(d_squared.to(grad.dtype))
+
+
+def _along(side: str, count: int, size: int) -> Size:
+    return Size((count, size, 1) if side == "left" else (count, 1, size))

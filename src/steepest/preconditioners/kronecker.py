@@ -1,0 +1,228 @@
+"""Kronecker preconditioners: rows and columns measured by the roots of their second moments (Shampoo)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Size, Tensor
+
+from steepest.linalg import symmetric_eigen, symmetric_power
+from steepest.linalg.fallback import Robust, keep_where_not_finite
+from steepest.preconditioners.base import Coordinates, Preconditioner
+from steepest.preconditioners.factors import accumulate_, count_, new_counter, new_factor, sandwich
+
+Sides = Literal["both", "left", "right", "smaller", "vector"]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A matrix cut into blocks of ``rows`` x ``columns``; the last ones are padded with zeros."""
+
+    shape: Size
+    rows: int
+    columns: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """How many blocks stand below and beside each other."""
+        return math.ceil(self.shape[-2] / self.rows), math.ceil(self.shape[-1] / self.columns)
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are."""
+        return math.prod(self.grid)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Return the blocks of a stack (k, m, n) as a stack (k * count, rows, columns)."""
+        (i, j), (m, n) = self.grid, self.shape[-2:]
+        if i * j == 1:
+            return x
+        x = torch.nn.functional.pad(x, (0, j * self.columns - n, 0, i * self.rows - m))
+        return x.reshape(-1, i, self.rows, j, self.columns).transpose(2, 3).flatten(0, 2)
+
+    def join(self, blocks: Tensor) -> Tensor:
+        """Return the stack (k, m, n) of which these are the blocks."""
+        (i, j), (m, n) = self.grid, self.shape[-2:]
+        if i * j == 1:
+            return blocks
+        x = blocks.reshape(-1, i, j, self.rows, self.columns).transpose(2, 3)
+        return x.reshape(-1, i * self.rows, j * self.columns)[:, :m, :n]
+
+
+@dataclass(frozen=True)
+class Roots(Coordinates):
+    """The coordinates of |L W R| with symmetric L and R, block by block; None is the identity.
+
+    ``left`` and ``right`` are the inverses of L^T L and R R^T, or with ``halved`` of L and R.
+    """
+
+    left: Tensor | None
+    right: Tensor | None
+    blocks: Blocks
+    halved: bool
+
+    def into(self, m: Tensor) -> Tensor:
+        """Return L^-T M R^-T."""
+        if not self.halved:
+            return self._apply(_root(self.left), m, _root(self.right))
+        return self._apply(self.left, m, self.right)
+
+    def back(self, u: Tensor) -> Tensor:
+        """Return L^-1 U R^-1: the same, L and R being symmetric."""
+        return self.into(u)
+
+    def solve(self, m: Tensor) -> Tensor:
+        """Return (L^T L)^-1 M (R R^T)^-1."""
+        return self.back(self.into(m)) if self.halved else self._apply(self.left, m, self.right)
+
+    def _apply(self, left: Tensor | None, x: Tensor, right: Tensor | None) -> Tensor:
+        return self.blocks.join(sandwich(left, self.blocks.cut(x), right))
+
+
+@dataclass(frozen=True)
+class Kronecker(Preconditioner):
+    """L^T L = (A + eps I)^power and R R^T = (B + eps I)^power, with A of G G^T and B of G^T G.
+
+    A and B are sums (``beta=None``), or exponential averages with coefficient ``beta`` (the hyperparameter
+    ``beta2``) corrected by 1 - beta^t; the current gradient is part of them. ``power`` None is 1/4 for two
+    sides and 1/2 for one. L and R are the symmetric roots, taken anew at the first step and whenever
+    ``frequency`` divides the count of steps. A zero matrix says nothing, and its root stays as it was, at first
+    the identity; so does a root that no attempt could compute.
+
+    ``sides`` is ``"both"``, ``"left"`` (A alone), ``"right"`` (B alone) or ``"smaller"`` (that of the shorter
+    dimension). A preconditioned dimension longer than ``max_dim`` is cut into blocks of that length, the last one
+    padded with zeros, and every block is preconditioned by itself. Vectors are one row, and ``"both"`` turns into
+    ``"vector"`` for them: the right side alone.
+
+    State, for p blocks of r x c: ``left`` and ``left_root`` (p, r, r), ``right`` and ``right_root``
+    (p, c, c), the statistics' powers of two ``left_unit`` and ``right_unit`` (p, 1, 1), and ``fallbacks``, the number
+    of roots for which the first attempt failed. Without blocks the dimension p is absent.
+    """
+
+    beta: float | None = None
+    eps: float = 1e-12
+    power: float | None = None
+    sides: Sides = "both"
+    frequency: int = 1
+    max_dim: int = 1024
+    halved: bool = False
+
+    batches = True
+
+    def __post_init__(self) -> None:
+        if self.sides not in get_args(Sides):
+            raise ValueError(
+                f"sides must be one of {', '.join(map(repr, get_args(Sides)))}, got {self.sides!r}"
+            )
+        if self.power is not None and not 0 < self.power <= 1:
+            raise ValueError(f"power must be None or in (0, 1], got {self.power!r}")
+        if self.frequency < 1:
+            raise ValueError(f"frequency must be >= 1, got {self.frequency!r}")
+        if self.max_dim < 1:
+            raise ValueError(f"max_dim must be >= 1, got {self.max_dim!r}")
+
+    @property
+    def matrix_only(self) -> bool:
+        """True for one side: vectors have no choice of sides."""
+        return self.sides in ("left", "right", "smaller")
+
+    @property
+    def scheduled(self) -> bool:
+        """True: roots are taken at some steps only."""
+        return True
+
+    def hypers(self) -> dict[str, Any]:
+        """Return ``eps``, and ``beta2`` for the exponential average."""
+        return {"eps": self.eps} if self.beta is None else {"beta2": self.beta, "eps": self.eps}
+
+    def for_shape(self, shape: Size) -> Preconditioner:
+        """Return this with its sides decided: the shorter one, or the only one of a vector."""
+        if len(shape) < 2 and self.sides == "both":
+            return replace(self, sides="vector")
+        if self.sides == "smaller" and len(shape) >= 2:
+            return replace(self, sides="left" if shape[0] <= shape[1:].numel() else "right")
+        return self
+
+    def apart(self) -> Preconditioner:
+        """Return this with the roots of L and R themselves."""
+        return replace(self, halved=True)
+
+    def init(self, x: Tensor) -> dict[str, Tensor]:
+        """Return zero statistics and identity roots."""
+        blocks = self._blocks(x.shape)
+        lead = (x.shape[0],) if blocks.count == 1 else (x.shape[0], blocks.count)
+        state = {}
+        for side in self._sides:
+            size = blocks.rows if side == "left" else blocks.columns
+            factor, unit = new_factor(x, *lead, size=size)
+            root = torch.eye(size, dtype=x.dtype, device=x.device).expand_as(factor).clone()
+            state |= {side: factor, f"{side}_unit": unit, f"{side}_root": root}
+        return {**state, "fallbacks": new_counter(x)}
+
+    def prepare(
+        self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
+    ) -> Coordinates:
+        """Add the gradient to the statistics, take roots when it is time, and return the coordinates."""
+        blocks, t = self._blocks(grad.shape), hypers["step"]
+        pieces = blocks.cut(grad)
+        roots: dict[str, Tensor] = {}
+        keep, weight, correction = 1.0, 1.0, 1.0
+        if self.beta is not None:
+            keep, weight, correction = hypers["beta2"], 1 - hypers["beta2"], 1 - hypers["beta2"] ** t
+        for side in self._sides:
+            factor, unit, root = (_flat(state[side + suffix], pieces) for suffix in ("", "_unit", "_root"))
+            accumulate_(factor, unit, pieces if side == "left" else pieces.mT, keep, weight)
+            if pieces.numel() and (t == 1 or t % self.frequency == 0):
+                new = _inverse_root(factor, unit, correction, hypers["eps"], self._exponent, root)
+                root.copy_(new.value)
+                count_(state, new.retried)
+            roots[side] = root
+        return Roots(roots.get("left"), roots.get("right"), blocks, self.halved)
+
+    @property
+    def _sides(self) -> tuple[str, ...]:
+        return {"both": ("left", "right"), "left": ("left",)}.get(self.sides, ("right",))
+
+    @property
+    def _exponent(self) -> float:
+        power = self.power or (0.25 if self.sides == "both" else 0.5)
+        return power / 2 if self.halved else power
+
+    def _blocks(self, shape: Size) -> Blocks:
+        m, n = (max(1, size) for size in shape[-2:])
+        rows = min(m, self.max_dim) if "left" in self._sides else m
+        columns = min(n, self.max_dim) if "right" in self._sides else n
+        return Blocks(shape, rows, columns)
+
+
+def _flat(value: Tensor, pieces: Tensor) -> Tensor:
+    """Return a state tensor (k, blocks, ...) as (k * blocks, ...), sharing memory."""
+    return value.reshape(pieces.shape[0], *value.shape[-2:])
+
+
+def _root(inverse: Tensor | None) -> Tensor | None:
+    return None if inverse is None else symmetric_power(inverse, 0.5).value
+
+
+def _inverse_root(
+    factor: Tensor, unit: Tensor, correction: Any, eps: Any, exponent: float, previous: Tensor
+) -> Robust:
+    """Return (factor unit^2 / correction + eps I)^-exponent, and ``previous`` for a zero factor.
+
+    With ``eps = 0``, eigenvalues up to d times the rounding unit of the largest are rounding: their power is zero.
+    """
+    eigen = symmetric_eigen(factor)
+    wide = eigen.values if factor.device.type == "mps" else eigen.values.double()
+    largest = wide[..., -1:]
+    w = (wide.clamp_min(0) * unit[..., 0].to(wide.dtype).square()) / correction + eps
+    if not isinstance(eps, Tensor) and eps == 0:
+        real = wide > largest * (wide.shape[-1] * torch.finfo(factor.dtype).eps)
+        w = torch.where(real, w, float("inf"))
+    # As a product with its own transpose the root is positive semi-definite whatever the rounding.
+    half = eigen.vectors * (w ** (-exponent / 2)).to(factor.dtype)[..., None, :]
+    root = torch.where(largest[..., None] == 0, previous, half @ half.mT)
+    return keep_where_not_finite(root, previous, eigen.retried)
