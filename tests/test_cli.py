@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from steepest import __version__
+from steepest.cli import main
+from steepest.race.records import read_records
+from steepest.race.runner import latest_race
+from steepest.race.statistics import summarize, table_rows
+
+TOYS = Path(__file__).parent / "race"
+RACE = ["race", "race_toys:task", "--optimizers", "Muon,SGD", "--seeds", "2", "--steps", "40"]
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOYS)
+
+
+def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "steepest.cli", *arguments],
+        cwd=folder,
+        env=dict(os.environ, PYTHONPATH=str(TOYS), OMP_NUM_THREADS="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_records(process: subprocess.Popen[str], path: Path, count: int) -> None:
+    while not path.exists() or len(path.read_bytes().splitlines()) < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def results(folder: Path) -> list[tuple]:
+    return [(r.key, r.phase, r.status, r.final_loss, r.train_curve) for r in latest_race(folder)[0]]
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return [
+        {k: v for k, v in r.items() if k != "step ms"} for r in table_rows(summarize(latest_race(folder)[0]))
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
+def test_a_race_killed_half_way_ends_in_the_table_of_an_uninterrupted_one(
+    tmp_path: Path, toys, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*RACE, "--out", "whole", "--workers", "2"]) == 0
+    assert "Report: whole/report.html" in capsys.readouterr().out
+
+    killed = start([*RACE, "--out", "killed", "--workers", "1"], tmp_path)
+    path = tmp_path / "killed" / "records.jsonl"
+    wait_for_records(killed, path, 8)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    before = read_records(tmp_path / "killed")
+    assert 8 <= len(before) < len(results(tmp_path / "whole"))
+
+    again = start([*RACE, "--out", "killed", "--workers", "1"], tmp_path)
+    wait_for_records(again, path, 10)
+    again.send_signal(signal.SIGINT)
+    _, err = again.communicate()
+    assert again.returncode == 130
+    assert err.strip().splitlines() == ["steepest: stopped; what is done is recorded, the same call goes on"]
+
+    assert main([*RACE, "--out", "killed", "--workers", "1"]) == 0
+    assert "runs are already recorded" in capsys.readouterr().out
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert table(tmp_path / "killed") == table(tmp_path / "whole")
+    lines = path.read_text().splitlines()
+    assert len({json.loads(line)["key"] for line in lines}) == len(lines)  # nothing was run twice
+    assert {r.key: r.started for r in before}.items() <= {
+        r.key: r.started for r in read_records(tmp_path / "killed")
+    }.items()
+
+
+def test_failed_runs_are_told_at_the_end_and_can_be_tried_again(tmp_path: Path, toys, capfd) -> None:
+    call = [
+        "race",
+        "race_toys:task",
+        "--optimizers",
+        "race_toys:RaisesInStep",
+        "--lr-grid",
+        "0.1",
+        "--seeds",
+        "1",
+    ]
+    call += ["--out", str(tmp_path), "--workers", "1", "--steps", "4"]
+    assert main(call) == 0
+    out = capfd.readouterr().out
+    assert "[3/3]" in out
+    assert "1 of 3 runs failed" in out
+    assert "toy RaisesInStep: ZeroDivisionError: third step (step 3)" in out
+    assert "Traceback" not in out
+    assert "ZeroDivisionError" in (tmp_path / "workers.log").read_text()
+    assert main(call) == 0
+    assert "3 of 3 runs are already recorded" in capfd.readouterr().out
+    assert main([*call, "--retry-failed"]) == 0
+    assert "2 of 4 runs are already recorded" in capfd.readouterr().out
+    assert main(["report", str(tmp_path)]) == 0
+    assert f"Report: {tmp_path / 'report.html'}" in capfd.readouterr().out.replace("\n", "")
+    page = (tmp_path / "report.html").read_text()
+    assert "RaisesInStep" in page
+    assert "steepest race race_toys:task" in page  # the command that repeats it
+
+
+def test_plan_runs_and_writes_nothing(tmp_path: Path, toys, capsys) -> None:
+    out = tmp_path / "out"
+    assert main([*RACE, "--plan", "--out", str(out), "--workers", "2", "--time-budget", "0.1s"]) == 0
+    said = capsys.readouterr().out
+    assert "In all 21 runs, about 1 s of one core, 0 s with 2 workers." in said
+    assert "0.001 0.00316 0.01 0.0316 0.1" in said
+    assert "waits for AdamW" in said
+    assert "would stop it before the end" in said
+    assert not out.exists()
+
+
+def test_a_time_budget_ends_with_what_there_is(tmp_path: Path, toys, capsys) -> None:
+    assert main([*RACE, "--out", str(tmp_path), "--time-budget", "0", "--workers", "1"]) == 1
+    assert "Nothing has been run." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["race", "digit"], 2, "unknown task 'digit'; did you mean 'digits'?"),
+        (["race", "race_toys:data"], 2, "'race_toys:data' is a function, not a steepest.race.Task"),
+        (["race", "nowhere:task"], 2, "cannot load task 'nowhere:task'"),
+        (["race", "--optimizers", "Moun"], 2, "unknown optimizer 'Moun'; did you mean 'Muon'?"),
+        (["race", "--optimizers", "Muon(stepz=3)"], 2, "unknown argument 'stepz'; did you mean 'steps'?"),
+        (["race", "--lr-grid", "0.1,-2"], 2, "--lr-grid must be positive finite numbers, got -2.0"),
+        (["race", "--lr-grid", "fast"], 2, "--lr-grid must be comma-separated numbers, got 'fast'"),
+        (["race", "--time-budget", "soon"], 2, "--time-budget must be"),
+        (["race", "--steps", "0"], 2, "--steps"),
+        (["race", "--seeds", "0"], 2, "--seeds"),
+        (["race", "--workers", "none"], 2, "--workers"),
+        (["race", "--sedes", "3"], 2, "--sedes"),
+        (["rase"], 2, "rase"),
+        (["race", "race_toys:task", "--out", "{file}"], 1, "cannot write to output folder"),
+        (["race", "race_toys:task", "--out", "{file}/below"], 1, "cannot write to output folder"),
+        (["report", "{file}"], 1, "cannot read"),
+        (["report", "{file}.missing"], 1, "no records in"),
+        (["show", "Moun"], 1, "did you mean 'Muon'?"),
+        (["check", "nowhere:Thing"], 2, "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_one_line_on_standard_error(
+    arguments: list[str], code: int, message: str, tmp_path: Path, toys, capsys
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([a.format(file=tmp_path / "file") for a in arguments]) == code
+    out, err = capsys.readouterr()
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert out == ""
+
+
+def test_version_list_and_help(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"steepest {__version__}\n"
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("ANDI", "Muon", "MuAdamSANIA", "SignSGD"))
+    for command in ("race", "report", "list", "show", "check"):
+        assert main([command, "--help"]) == 0
+        assert command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["ANDI", "muon", "MuAdam", "MuAdamSANIA", "Adam", "SignSGD", "Steepest"])
+def test_show_tells_formula_choices_rate_cost_source_and_limits(name: str, capsys) -> None:
+    assert main(["show", name]) == 0
+    said = capsys.readouterr().out
+    titles = [
+        "Formula",
+        "Four choices",
+        "Learning rate, coming from AdamW",
+        "State",
+        "When not to use it",
+        "Source",
+    ]
+    lines = said.splitlines()
+    assert [line for line in lines if line in titles] == titles
+    for title in titles:
+        assert lines[lines.index(title) + 1].startswith("  ")
+    assert "`" not in said
+
+
+def test_check_passes_the_verdict_on(capsys) -> None:
+    assert main(["check", "torch.optim:SGD", "--kwargs", '{"lr": 0.1}', "--only", "step.closure"]) in (
+        0,
+        1,
+        2,
+    )
+    capsys.readouterr()
+    assert main(["check", "toys_that_are_not:There"]) == 2
+
+
+def test_without_the_extra_one_line_tells_what_to_install(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("steepest.cli.find_spec", lambda name: None if name == "typer" else object())
+    assert main(["race"]) == 1
+    err = capsys.readouterr().err
+    assert 'pip install "steepest[race]"' in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_library_does_not_import_the_extra() -> None:
+    code = (
+        "import sys, steepest; print({'typer', 'rich', 'sklearn', 'matplotlib', 'scipy'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "set()\n"
