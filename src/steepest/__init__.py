@@ -1,11 +1,13 @@
 """Optimizers as steepest descent in a preconditioned norm."""
 
+from steepest import recipes
 from steepest._version import __version__
 from steepest.momentum import EMA, HeavyBall, Momentum, NoMomentum
 from steepest.norms import ColNorm, Frobenius, Max, Norm, RowNorm, Spectral
 from steepest.operator_norms import operator_norm
 from steepest.optimizers import (
     ANDI,
+    KFAC,
     KLSOAP,
     MADGRAD,
     SOAP,
@@ -37,6 +39,7 @@ from steepest.preconditioners import (
     Kronecker,
     Preconditioner,
 )
+from steepest.preconditioners.kfac import KFACPreconditioner
 from steepest.rule import Rule
 from steepest.steps import (
     Clipped,
@@ -54,6 +57,7 @@ from steepest.wrappers import cautious, hyperball
 __all__ = [
     "ANDI",
     "EMA",
+    "KFAC",
     "KLSOAP",
     "MADGRAD",
     "SOAP",
@@ -73,6 +77,7 @@ __all__ = [
     "Grafted",
     "HeavyBall",
     "Identity",
+    "KFACPreconditioner",
     "KLEigenbasis",
     "KLShampoo",
     "Kronecker",
@@ -104,5 +109,6 @@ __all__ = [
     "cautious",
     "hyperball",
     "operator_norm",
+    "recipes",
     "scion_init_",
 ]

@@ -47,7 +47,7 @@ def _kept(rule: Rule, hypers: Mapping[str, Any], weight: Tensor, direction: Tens
         return 1 - hypers["lr"]
     decay = 0.0 if rule.decay == "l2" else hypers.get("weight_decay", 0.0)
     if rule.decay == "cautious" and (isinstance(decay, Tensor) or decay != 0.0):
-        decay = decay * (direction * weight > 0)
+        decay = decay * (direction * weight > 0).to(weight.dtype)
     return 1 - hypers["lr"] * decay
 
 

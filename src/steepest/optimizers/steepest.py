@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from steepest.momentum import Momentum, NoMomentum
-from steepest.norms import Frobenius, Norm
+from steepest.momentum import Momentum
+from steepest.norms import Norm
 from steepest.optimizer import RuleOptimizer
-from steepest.preconditioners import Identity, Preconditioner
+from steepest.preconditioners import Preconditioner
 from steepest.rule import Rule
 from steepest.steps import DualScaled, StepLength
 
@@ -49,6 +49,8 @@ class Steepest(RuleOptimizer):
         momentum: default :class:`~steepest.NoMomentum`. Its coefficient stands in ``param_groups`` as
             ``momentum``, that of a diagonal statistic as ``beta2``.
         step: default :class:`~steepest.DualScaled`.
+        recipe: a whole :class:`~steepest.Rule`, such as those in :mod:`steepest.recipes`; parts given beside
+            it replace its own.
         weight_decay: decoupled decay, >= 0. Default 0.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
@@ -84,18 +86,18 @@ class Steepest(RuleOptimizer):
         preconditioner: Preconditioner | None = None,
         momentum: Momentum | None = None,
         step: StepLength | None = None,
+        recipe: Rule | None = None,
         weight_decay: float = 0.0,
         aux: Mapping[str, Any] | None = None,
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
     ) -> None:
-        rule = Rule(
-            norm=Frobenius() if norm is None else norm,
-            preconditioner=Identity() if preconditioner is None else preconditioner,
-            momentum=NoMomentum() if momentum is None else momentum,
-            step=DualScaled() if step is None else step,
-        )
+        if recipe is not None and not isinstance(recipe, Rule):
+            raise TypeError(f"recipe must be a Rule such as those of steepest.recipes, got {recipe!r}")
+        chosen = {"norm": norm, "preconditioner": preconditioner, "momentum": momentum, "step": step}
+        parts: dict[str, Any] = {name: part for name, part in chosen.items() if part is not None}
+        rule = replace(Rule(step=DualScaled()) if recipe is None else recipe, **parts)
         options = {"lr": lr, "weight_decay": weight_decay, "recipe": rule, **rule.hypers()}
         super().__init__(params, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
 

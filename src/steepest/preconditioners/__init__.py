@@ -6,6 +6,7 @@ from steepest.preconditioners.eigenbasis import Eigenbasis
 from steepest.preconditioners.equilibration import Equilibration
 from steepest.preconditioners.grafted import Grafted
 from steepest.preconditioners.identity import Identity
+from steepest.preconditioners.inward import InwardOnly
 from steepest.preconditioners.kl import KLEigenbasis
 from steepest.preconditioners.kronecker import Kronecker
 
@@ -16,6 +17,7 @@ __all__ = [
     "Equilibration",
     "Grafted",
     "Identity",
+    "InwardOnly",
     "KLEigenbasis",
     "Kronecker",
     "Preconditioner",
