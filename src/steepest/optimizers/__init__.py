@@ -3,6 +3,7 @@
 from steepest.optimizers.adagrad import Adagrad
 from steepest.optimizers.adam import Adam, AdamW
 from steepest.optimizers.andi import ANDI
+from steepest.optimizers.kfac import KFAC
 from steepest.optimizers.kl import KLSOAP, KLShampoo
 from steepest.optimizers.madgrad import MADGRAD
 from steepest.optimizers.muadam import MuAdam, MuAdamSANIA
@@ -17,6 +18,7 @@ from steepest.optimizers.steepest import Steepest
 
 __all__ = [
     "ANDI",
+    "KFAC",
     "KLSOAP",
     "MADGRAD",
     "SOAP",

@@ -18,7 +18,7 @@ from steepest.optimizer import GROUP_KEYS, RuleOptimizer
 from steepest.preconditioners import Identity
 from steepest.preconditioners.kfac import ActivationKronecker
 from steepest.preconditioners.kfac.direction import FACTOR_STATE, layer_direction, layer_state, observes_next
-from steepest.preconditioners.kfac.factors import kl_factor
+from steepest.preconditioners.kfac.factors import kl_factor, squared_length
 from steepest.preconditioners.kfac.front import restored
 from steepest.preconditioners.kfac.hooks import LayerWatch
 from steepest.preconditioners.kfac.layers import Layer
@@ -65,8 +65,8 @@ class KFAC(RuleOptimizer):
         ``fallbacks`` and ``step``: 4 + 8 (m/n + n/m) bytes per float32 parameter.
 
     When not to use:
-        For layers with a very wide side (the cost is its cube): ``skip`` them. With weights used other than by
-        calling their layer. With several processes: covariances are not averaged over them, which is
+        For layers with a very wide side (the cost is its cube): ``skip`` them. With weights used other than
+        by calling their layer. With several processes: covariances are not averaged over them, which is
         refused. With a ``GradScaler``, whose scale enters A. With penalties that differentiate twice.
         Layers inside ``MultiheadAttention`` are not called by it and go to ``aux``.
 
@@ -168,7 +168,7 @@ class KFAC(RuleOptimizer):
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
-        """Return the rule: Frobenius norm, activation covariances, heavy-ball after the oracle, dual scaling."""
+        """Return the rule: Frobenius norm, covariances of activations, late heavy-ball, dual scaling."""
         return Rule(
             preconditioner=ActivationKronecker(
                 factored_damping=group["factored_damping"],
@@ -249,11 +249,11 @@ class KFAC(RuleOptimizer):
     def _move_layers(self, members: list[stepping.Member]) -> None:
         """Move the parameters of all layers: directions first, their common factor, then momentum."""
         moves = [move for work in self._layers_to_move(members) for move in self._directions(*work)]
-        total = sum(_lr(move.group) ** 2 * (move.grad.double() * move.direction).sum() for move in moves)
+        total = squared_length((resolve(move.group, ())["lr"], move.direction, move.grad) for move in moves)
         for move in moves:
             param, group, direction = move.param, move.group, move.direction
             if group["kl_clip"] is not None:
-                direction = direction * kl_factor(torch.as_tensor(total), group["kl_clip"]).to(direction)
+                direction = direction * kl_factor(total, group["kl_clip"]).to(direction)
             rule, state = self._rule(group), self.state[param]
             if "momentum_buffer" not in state:
                 state.update(initial_state(rule, param, 0))
@@ -268,19 +268,20 @@ class KFAC(RuleOptimizer):
         waiting = {id(group["params"][i]): (group, i) for group, i in members}
         found: list[tuple[Layer, dict[str, Any]]] = []
         for layer in self._watch.layers:
-            if any([waiting.pop(id(p), None) is not None for p in layer.parameters]):
+            if [p for p in layer.parameters if waiting.pop(id(p), None)]:
                 if "step" not in self.state.get(layer.weight, {}):
                     self._watch.require(layer)
                 found.append((layer, groups[id(layer.weight)]))
         if waiting:
             group, i = next(iter(waiting.values()))
-            raise RuntimeError(f"{describe(group, i)} is in a group of K-FAC layers, but no layer of the model has it")
-        if found and torch.distributed.is_available() and torch.distributed.is_initialized():
-            if torch.distributed.get_world_size() > 1:
-                raise RuntimeError(
-                    "KFAC does not average its covariances over processes, so that weights would differ between "
-                    f"the {torch.distributed.get_world_size()} of this group"
-                )
+            raise RuntimeError(
+                f"{describe(group, i)} is in a group of K-FAC layers, but no layer of the model has it"
+            )
+        if found and (count := _processes()) > 1:
+            raise RuntimeError(
+                f"KFAC does not average its covariances over processes: weights would differ "
+                f"between the {count} of the default group"
+            )
         return found
 
     def _directions(self, layer: Layer, group: dict[str, Any]) -> list[_Move]:
@@ -315,7 +316,7 @@ class KFAC(RuleOptimizer):
         for layer in self._watch.layers:
             if group := groups.get(id(layer.weight)):
                 frequency = group["statistics_frequency"]
-                layer.observing = observes_next(layer, self.state.get(layer.weight), frequency)
+                layer.observing = observes_next(self.state.get(layer.weight), frequency)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict bit for bit, or raise before anything changes if it does not fit."""
@@ -349,6 +350,11 @@ class _Move:
     direction: Tensor
 
 
+def _processes() -> int:
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if there else 1
+
+
 def _groups(params: Any) -> list[dict[str, Any]]:
     entries = _entries(params)
     groups = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
@@ -357,7 +363,3 @@ def _groups(params: Any) -> list[dict[str, Any]]:
 
 def _tensors(group: Mapping[str, Any]) -> list[Tensor]:
     return [_tensor(entry) for entry in _entries(group["params"])]
-
-
-def _lr(group: Mapping[str, Any]) -> Any:
-    return resolve(group, ())["lr"]

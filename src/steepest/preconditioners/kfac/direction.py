@@ -50,7 +50,7 @@ def layer_direction(
     return layer.split(coordinates.solve(matrix))
 
 
-def observes_next(layer: Layer, state: Mapping[str, Tensor] | None, frequency: int) -> bool:
+def observes_next(state: Mapping[str, Tensor] | None, frequency: int) -> bool:
     """Return whether the coming step is one that gathers statistics: the first and every ``frequency``-th."""
     return not state or "step" not in state or int(state["step"].item()) % frequency == 0
 

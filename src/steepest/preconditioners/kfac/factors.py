@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,7 +67,10 @@ class ActivationKronecker(Preconditioner):
     def init(self, x: Tensor) -> dict[str, Tensor]:
         """Return zero covariances with weight zero, identity bases and unit eigenvalues."""
         k, m, n = x.shape
-        state = {"statistics_weight": x.new_zeros(k), "fallbacks": torch.zeros_like(x[:, 0, 0], dtype=torch.int64)}
+        state = {
+            "statistics_weight": x.new_zeros(k),
+            "fallbacks": torch.zeros_like(x[:, 0, 0], dtype=torch.int64),
+        }
         if self.diagonal_input:
             m, n = n, m
             state["input_covariance"] = x.new_zeros(k, n)
@@ -81,7 +84,11 @@ class ActivationKronecker(Preconditioner):
         self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
     ) -> Coordinates:
         """Average the statistics, refresh the bases when they are due, and return the coordinates."""
-        if (batch := hypers.get("statistics")) is not None:
+        if "statistics" not in hypers:
+            raise TypeError(
+                "ActivationKronecker needs what a layer saw and not gradients alone: use KFAC(model, ...)"
+            )
+        if (batch := hypers["statistics"]) is not None:
             self._average(batch, state, hypers["stat_decay"])
         if (hypers["step"] - 1) % self.precondition_frequency == 0:
             self._refresh(state)
@@ -92,16 +99,16 @@ class ActivationKronecker(Preconditioner):
             b = torch.where(seen, state["input_covariance"], 1.0)
             metric = self._metric(b[:, :, None], a[:, None, :], hypers["damping"])
             return Rotated(None, state.get("output_basis"), Scaling(metric))
-        metric = self._metric(
-            a[:, :, None], state["input_eigenvalues"][:, None, :], hypers["damping"]
-        )
+        metric = self._metric(a[:, :, None], state["input_eigenvalues"][:, None, :], hypers["damping"])
         return Rotated(state.get("output_basis"), state["input_basis"], Scaling(metric))
 
     def _full_sides(self, m: int, n: int) -> list[tuple[str, int]]:
         sides = [] if self.diagonal_input else [("input", n)]
         return sides if self.statistics == "input" else [*sides, ("output", m)]
 
-    def _average(self, batch: tuple[Tensor | None, Tensor], state: MutableMapping[str, Tensor], b: Any) -> None:
+    def _average(
+        self, batch: tuple[Tensor | None, Tensor], state: MutableMapping[str, Tensor], b: Any
+    ) -> None:
         new = {"output_covariance": batch[0], "input_covariance": batch[1]}
         new = {name: value for name, value in new.items() if name in state and value is not None}
         weight = state["statistics_weight"]
@@ -142,6 +149,16 @@ class ActivationKronecker(Preconditioner):
         return torch.where(metric > 0, metric, float("inf"))
 
 
+def squared_length(parts: Iterable[tuple[Any, Tensor, Tensor]]) -> Tensor:
+    """Return the sum of lr^2 <U, G> over (lr, U, G): about twice the KL divergence of a step."""
+    total = torch.zeros(())
+    for lr, u, g in parts:
+        wide = g.dtype if g.device.type == "mps" else torch.float64
+        share = lr * lr * (u.to(wide) * g.to(wide)).sum()
+        total = total.to(share) + share
+    return total
+
+
 def kl_factor(total: Tensor, kl_clip: Any) -> Tensor:
-    """Return min(1, sqrt(kl_clip / |total|)), where ``total`` is the sum of lr^2 <U, G>; 1 for total 0."""
+    """Return min(1, sqrt(kl_clip / |total|)), where ``total`` is :func:`squared_length`; 1 for total 0."""
     return (kl_clip / total.abs()).sqrt().clamp(max=1)

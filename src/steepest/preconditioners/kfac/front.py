@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from steepest.hypers import validate
 from steepest.preconditioners.kfac.direction import layer_direction, layer_state, observes_next
-from steepest.preconditioners.kfac.factors import ActivationKronecker, kl_factor
+from steepest.preconditioners.kfac.factors import ActivationKronecker, kl_factor, squared_length
 from steepest.preconditioners.kfac.hooks import LayerWatch
 from steepest.preconditioners.kfac.layers import Layer
 from steepest.preconditioners.kfac.options import KFAC_CHECKS
@@ -19,9 +19,10 @@ from steepest.preconditioners.kfac.options import KFAC_CHECKS
 class KFACPreconditioner:
     """K-FAC as a filter of gradients, for use with an optimizer of your own.
 
-    Call :meth:`precondition` between ``backward`` and that optimizer's ``step``: it **writes p.grad** of every
-    weight and bias of a known layer, and leaves all other gradients alone. With ``torch.optim.SGD`` behind
-    it this is :class:`steepest.KFAC`. An optimizer that divides by gradient sizes (Adam) undoes most of it.
+    Call :meth:`precondition` between ``backward`` and that optimizer's ``step``: it **writes p.grad** of
+    every weight and bias of a known layer, and leaves all other gradients alone. With ``torch.optim.SGD``
+    behind it this is :class:`steepest.KFAC`. An optimizer that divides by gradient sizes (Adam) undoes most
+    of it.
 
     Args:
         model: the model; its ``Linear``, ``Conv2d`` and ``Embedding`` layers with a trainable weight are
@@ -112,8 +113,8 @@ class KFACPreconditioner:
                 hypers = {**preconditioner.hypers(), "statistics": self._watch.means(layer)}
                 directions = layer_direction(layer, grads, state, preconditioner, hypers)
                 moved += [(g, u) for g, u in zip(grads, directions, strict=True) if g is not None]
-            if self.kl_clip is not None and moved:
-                factor = kl_factor(sum(lr * lr * (g.double() * u).sum() for g, u in moved), self.kl_clip)
+            if self.kl_clip is not None:
+                factor = kl_factor(squared_length((lr, u, g) for g, u in moved), self.kl_clip)
                 moved = [(g, u * factor.to(u.dtype)) for g, u in moved]
             for grad, direction in moved:
                 grad.copy_(direction)

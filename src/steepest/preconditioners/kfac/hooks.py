@@ -101,8 +101,8 @@ class LayerWatch:
         """Raise if a layer has a gradient although no call of it was seen."""
         if layer.pending.inputs is None:
             raise RuntimeError(
-                f"layer {layer.name!r} has a gradient, but no forward and backward pass through the module was "
-                "seen: it was in eval mode, its hooks were removed, or its weight is used without calling it. "
+                f"layer {layer.name!r} has a gradient, but no forward and backward pass through it was seen: "
+                "it was in eval mode, its hooks were removed, or its weight is used without calling it; "
                 f"skip=[{layer.name!r}] leaves it out"
             )
 

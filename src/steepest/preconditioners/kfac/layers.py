@@ -88,7 +88,8 @@ def find_layers(
             continue
         bias = module._parameters.get("bias")
         alone = bias is None or [m for _, m in users[id(bias)]] == modules
-        same = all(kind is kinds[0] and m._parameters.get("bias") is bias for kind, m in zip(kinds, modules))
+        same = all(kind is kinds[0] for kind in kinds)
+        same &= all(m._parameters.get("bias") is bias for m in modules)
         if kinds[0] is None or not same or not alone:
             names = [n for n, _ in using]
             shown = ", ".join(f"{n!r} ({type(m).__name__})" for n, m in using)

@@ -45,11 +45,11 @@ class Batch:
         self.examples[forward] = max(n, self.examples.get(forward, 0))
 
     def means(self, averaged_loss: bool) -> tuple[Tensor | None, Tensor] | None:
-        """Return the covariances (A, B) of one example's output gradient and of one row's input, stacks of one.
+        """Return the covariances (A, B), stacks of one, or None if no call was seen.
 
-        None if no call was seen.
-        With d the gradient of what was differentiated and N examples, the gradient of one example's loss is
-        N d for a mean over examples and d for a sum; A is its mean over examples, summed over positions.
+        A is of one example's output gradient, B of one row's input. With d the gradient of what was
+        differentiated and N examples, the gradient of one example's loss is N d for a mean over examples and
+        d for a sum; A is its mean over examples, summed over positions.
         """
         if self.inputs is None:
             return None
