@@ -71,6 +71,7 @@ def equilibrated(dim: int) -> object:
 def shampoo_spectral(grads: list[Tensor]) -> list[Tensor]:
     (rows, columns), out = grads[0].shape, []
     a, b = torch.zeros(rows, rows, dtype=torch.float64), torch.zeros(columns, columns, dtype=torch.float64)
+    left, right = a, b
     for t, (grad, m) in enumerate(zip(grads, nesterov(grads), strict=True), start=1):
         a, b = BETA * a + (1 - BETA) * grad @ grad.mT, BETA * b + (1 - BETA) * grad.mT @ grad
         if t == 1 or t % 10 == 0:
@@ -151,7 +152,6 @@ PRECONDITIONERS = [
     InwardOnly(steepest.Diagonal(0.5, 0.9)),
 ]
 MOMENTA = [
-    steepest.NoMomentum(),
     steepest.HeavyBall(0.5, nesterov=True, where="after"),
     steepest.EMA(0.5, bias_correction=True),
 ]
@@ -186,7 +186,7 @@ def test_everything_goes_with_everything_or_says_why_not(norm, preconditioner):
             return value
 
         first = float(loss().detach())
-        for _ in range(5):
+        for _ in range(2):
             optimizer.step(loss)
         assert torch.isfinite(param).all()
         assert float(loss().detach()) < first
