@@ -1,7 +1,8 @@
 """The exponential average of a weight itself, and exchanging the two for evaluation.
 
-With A <- ema A + (1 - ema) W, what is kept as ``average`` is A / (1 - ema^t). For evaluation it stands in the parameter
-and the training weight in its place, so that the exchange costs no memory and loses no bit of the weight.
+With A <- ema A + (1 - ema) W, what is kept as ``average`` is A / (1 - ema^t). For evaluation it stands in
+the parameter and the training weight in its place, so that the exchange costs no memory and loses no bit of
+the weight.
 """
 
 from __future__ import annotations

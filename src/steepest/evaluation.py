@@ -12,10 +12,10 @@ from steepest.optimizer import RuleOptimizer
 
 
 class AveragingOptimizer(RuleOptimizer):
-    """Base of optimizers whose rule has ``average``: ``eval()`` and ``train()`` exchange weights and averages.
+    """Base of optimizers whose rule has ``average``: ``eval()`` and ``train()`` exchange the two.
 
-    The group key ``averaged`` says which of the two the parameters hold. It is saved, so that a checkpoint taken
-    in evaluation resumes after ``train()``.
+    The group key ``averaged`` says which of the two the parameters hold. It is saved, so that a checkpoint
+    taken in evaluation resumes after ``train()``.
     """
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""KL-Shampoo and KL-SOAP: Shampoo's and SOAP's steps from statistics in which each side is whitened by the other."""
+"""KL-Shampoo and KL-SOAP: factors in which each side is whitened by the other."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ class KLShampoo(RuleOptimizer):
         lam_a <- b lam_a + (1 - b) mean_j (Q_a^T G Q_b)_ij^2 / lam_b,j, and lam_b alike
         No lam^(-1/2) exceeds max(10, min(d, 4000)). b is ``shampoo_beta`` or b2.
         Every ``precondition_frequency`` steps Q_a <- QR(S_a Q_a), Q_b <- QR(S_b Q_b).
-        The first call moves nothing: S_a = (1 - b) G G^T / n, S_b = (1 - b) G^T G / m, their eigenvectors, lam = 0.1.
+        The first call moves nothing: S_a = (1 - b) G G^T / n, S_b = (1 - b) G^T G / m, Q their eigenvectors,
+        all lam = 0.1.
         Tensors of more than two dimensions are read as (size(0), rest).
         Vectors and scalars, and groups with ``rule="aux"``, are trained by AdamW with ``aux``.
 
     Neighbours:
-        Shampoo with square instead of fourth roots of factors that share the gradient's size between them. With
-        fixed bases it is a diagonal method. KLSOAP has Adam's second moment in place of lam_a lam_b.
+        Shampoo with square instead of fourth roots of factors that share the gradient's size between them.
+        With fixed bases it is a diagonal method. KLSOAP has Adam's second moment in place of lam_a lam_b.
 
     From AdamW:
-        The update has AdamW's typical size once lam has settled: begin at AdamW's lr. The first steps see lam = 0.1
-        and are as long as ten times the gradient, so warm up where gradients have entries above 0.1.
+        The update has AdamW's typical size once lam has settled: begin at AdamW's lr. The first steps see
+        lam = 0.1 and are as long as ten times the gradient, so warm up where gradients have entries above
+        0.1.
 
     State:
-        ``exp_avg`` of the parameter's shape; ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n, n);
-        ``left_values`` (m) and ``right_values`` (n) in float64; ``left_unit``, ``right_unit``, ``step`` and
-        ``fallbacks``: 4 mn + 8 m^2 + 8 n^2 + 8 m + 8 n + 20 bytes for a float32 m x n matrix. ``fallbacks`` counts the
-        bases for which the first attempt failed.
+        ``exp_avg`` of the parameter's shape; ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n,
+        n); ``left_values`` (m) and ``right_values`` (n) in float64; ``left_unit``, ``right_unit``, ``step``
+        and ``fallbacks``: 4 mn + 8 m^2 + 8 n^2 + 8 m + 8 n + 20 bytes for a float32 m x n matrix.
+        ``fallbacks`` counts the bases for which the first attempt failed.
 
     When not to use:
         For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``.
@@ -107,7 +109,7 @@ class KLShampoo(RuleOptimizer):
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
-        """Return the rule: Frobenius norm, D^2 = sqrt(lam_a lam_b) in the KL basis, EMA momentum, dual-scaled."""
+        """Return the rule: Frobenius norm, D^2 = sqrt(lam_a lam_b) in the KL basis, EMA momentum."""
         return _kl(group, None)
 
 
@@ -118,21 +120,21 @@ class KLSOAP(KLShampoo):
         m <- b1 m + (1 - b1) G,  v <- b v + (1 - b) (Q_a^T G Q_b)^2, without bias correction
         U = Q_a [(Q_a^T m Q_b) / (sqrt(v) + eps)] Q_b^T
         W <- (1 - lr weight_decay) (W - lr U)
-        Q_a, Q_b, and the first call, which moves nothing, as in :class:`steepest.KLShampoo`. v stays where it is
-        when the bases are refreshed. b is ``shampoo_beta`` or b2.
+        Q_a, Q_b and the first call, which moves nothing, as in :class:`steepest.KLShampoo`.
+        v stays as it is when the bases are refreshed. b is ``shampoo_beta`` or b2.
         Vectors and scalars, and groups with ``rule="aux"``, are trained by AdamW with ``aux``.
 
     Neighbours:
-        SOAP with coupled statistics and no bias correction. KLShampoo with v in place of lam_a lam_b. Adam without
-        bias correction where Q_a = Q_b = I.
+        SOAP with coupled statistics and no bias correction. KLShampoo with v in place of lam_a lam_b. Adam
+        without bias correction where Q_a = Q_b = I.
 
     From AdamW:
         The update has AdamW's size: begin at AdamW's lr. Without bias correction the first updates are up to
         (1 - b1)/sqrt(1 - b) of a later one (0.7 at the defaults).
 
     State:
-        KLShampoo's and ``exp_avg_sq`` of the parameter's shape: 8 mn + 8 m^2 + 8 n^2 + 8 m + 8 n + 20 bytes for a
-        float32 m x n matrix.
+        KLShampoo's and ``exp_avg_sq`` of the parameter's shape: 8 mn + 8 m^2 + 8 n^2 + 8 m + 8 n + 20 bytes
+        for a float32 m x n matrix.
 
     When not to use:
         For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``.

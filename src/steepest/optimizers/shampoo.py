@@ -33,30 +33,30 @@ class Shampoo(RuleOptimizer):
         P = (A + eps I)^(-1/4) m / (1 - b1^t) (B + eps I)^(-1/4)
         With grafting: P <- P |Q| / (|P| + 1e-16), Q the step of the named method for the same m
         W <- (1 - lr weight_decay) W - lr P
-        Vectors have one side: P = (A + eps I)^(-1/2) m / (1 - b1^t) with A of their outer products; scalars too.
+        Vectors and scalars have one side: P = (A + eps I)^(-1/2) m / (1 - b1^t), A of their outer products.
         Tensors of more than two dimensions are read as (size(0), rest).
         Groups with ``rule="aux"`` are trained by AdamW with ``aux``.
 
     Neighbours:
         Adagrad for 1 x 1 and for diagonal gradients. OneSidedShampoo with one root of a square instead of two
-        fourth roots. Muon is its memoryless case: for a single gradient P is the polar factor. SOAP is Adam in the
-        eigenvectors of A and B.
+        fourth roots. Muon is its memoryless case: for a single gradient P is the polar factor. SOAP is Adam
+        in the eigenvectors of A and B.
 
     From AdamW:
         With ``grafting="adam"`` the update is as long as AdamW's: keep AdamW's lr. Without grafting and with
-        b2 = 1 steps shrink like 1/sqrt(t) as Adagrad's: begin at ten times AdamW's lr. With b2 < 1 the update has
-        singular values near 1: begin at Muon's lr times sqrt(max(1, m/n)).
+        b2 = 1 steps shrink like 1/sqrt(t) as Adagrad's: begin at ten times AdamW's lr. With b2 < 1 the
+        update has singular values near 1: begin at Muon's lr times sqrt(max(1, m/n)).
 
     State:
-        ``exp_avg`` of the parameter's shape; ``left``, ``left_root`` (m, m) and ``right``, ``right_root`` (n, n);
-        ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 4 mn + 8 m^2 + 8 n^2 + 20 bytes for a float32
-        m x n matrix up to ``max_precondition_dim``, and 4 mn more with the grafts adagrad, adam and rmsprop.
-        Longer sides are cut into blocks: p blocks of r x c hold p (8 r^2 + 8 c^2 + 8) bytes. ``fallbacks`` counts
-        the roots for which the first eigendecomposition failed.
+        ``exp_avg`` of the parameter's shape; ``left``, ``left_root`` (m, m) and ``right``, ``right_root``
+        (n, n); ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 4 mn + 8 m^2 + 8 n^2 + 20 bytes
+        for a float32 m x n matrix up to ``max_precondition_dim``, and 4 mn more with the grafts adagrad,
+        adam and rmsprop. Longer sides are cut into blocks: p blocks of r x c hold p (8 r^2 + 8 c^2 + 8)
+        bytes. ``fallbacks`` counts the roots for which the first eigendecomposition failed.
 
     When not to use:
-        For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``. Where memory for
-        the factors is short: Muon needs none.
+        For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``. Where
+        memory for the factors is short: Muon needs none.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"``, and
@@ -66,12 +66,12 @@ class Shampoo(RuleOptimizer):
             (0.9, 1.0).
         eps: added to the eigenvalues of both factors, in units of squared gradients, >= 0. Default 1e-12.
         weight_decay: decoupled decay, >= 0. Default 0.
-        precondition_frequency: roots are taken at the first step and whenever this divides the count of steps,
-            >= 1. Default 1.
-        grafting: None, ``"sgd"`` (the momentum), ``"adagrad"``, ``"adam"`` or ``"rmsprop"`` (their coefficient
-            0.999 and eps 1e-8). Default None.
-        max_precondition_dim: longer sides are cut into blocks of this length, each preconditioned by itself, the
-            last one padded with zeros, >= 1. Default 1024.
+        precondition_frequency: roots are taken at the first step and whenever this divides the count of
+            steps, >= 1. Default 1.
+        grafting: None, ``"sgd"`` (the momentum), ``"adagrad"``, ``"adam"`` or ``"rmsprop"`` (their
+            coefficient 0.999 and eps 1e-8). Default None.
+        max_precondition_dim: longer sides are cut into blocks of this length, each preconditioned by itself,
+            the last one padded with zeros, >= 1. Default 1024.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
         maximize, fused, nonfinite: as in :class:`steepest.Adam`.
@@ -81,12 +81,13 @@ class Shampoo(RuleOptimizer):
 
     Source:
         Gupta, Koren and Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, arXiv 1802.09568;
-        grafting and blocks: Anil et al., Scalable Second Order Optimization for Deep Learning, arXiv 2002.09018.
+        grafting and blocks: Anil et al., Scalable Second Order Optimization for Deep Learning, arXiv
+        2002.09018.
 
     Example:
         >>> import torch, steepest
         >>> model = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-        >>> optimizer = steepest.Shampoo(model.parameters(), lr=1e-3, grafting="adam", precondition_frequency=10)
+        >>> optimizer = steepest.Shampoo(model.parameters(), lr=1e-3, grafting="adam")
         >>> model(torch.ones(1, 16)).sum().backward()
         >>> optimizer.step()
         >>> int(optimizer.state[model[0].weight]["fallbacks"])
@@ -142,17 +143,17 @@ class OneSidedShampoo(RuleOptimizer):
         Vectors and scalars, and groups with ``rule="aux"``, are trained by AdamW with ``aux``.
 
     Neighbours:
-        Shampoo with one side and twice its exponent: full-matrix Adagrad whose statistic is shared by all columns.
-        Muon at the first step, where P is the polar factor of a gradient of full rank on that side.
+        Shampoo with one side and twice its exponent: full-matrix Adagrad whose statistic is shared by all
+        columns. Muon at the first step, where P is the polar factor of a gradient of full rank on that side.
 
     From AdamW:
         As for :class:`steepest.Shampoo`.
 
     State:
-        ``exp_avg`` of the parameter's shape; ``left``, ``left_root`` (m, m) or ``right``, ``right_root`` (n, n); a unit,
-        ``step`` and ``fallbacks``: 4 mn + 8 d^2 + 16 bytes for a float32 matrix with d the side's length up to
-        ``max_precondition_dim``; 4 mn more with the grafts adagrad, adam and rmsprop. Longer sides are cut into
-        p blocks of length r, which hold p (8 r^2 + 4) bytes.
+        ``exp_avg`` of the parameter's shape; ``left``, ``left_root`` (m, m) or ``right``, ``right_root`` (n,
+        n); a unit, ``step`` and ``fallbacks``: 4 mn + 8 d^2 + 16 bytes for a float32 matrix with d the
+        side's length up to ``max_precondition_dim``; 4 mn more with the grafts adagrad, adam and rmsprop.
+        Longer sides are cut into p blocks of length r, which hold p (8 r^2 + 4) bytes.
 
     When not to use:
         For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``.

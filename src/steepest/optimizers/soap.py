@@ -22,29 +22,29 @@ class SOAP(RuleOptimizer):
         W <- W - lr sqrt(1 - b2^t)/(1 - b1^t) Q_L [(Q_L^T m Q_R) / (sqrt(v) + eps)] Q_R^T
         W <- (1 - lr weight_decay) W
         A <- b A + (1 - b) G G^T,  B <- b B + (1 - b) G^T G, with b = ``shampoo_beta`` or b2
-        Every ``precondition_frequency`` steps columns of Q_L, and v along them, are sorted by diag(Q_L^T A Q_L),
-        largest first, and Q_L <- QR(A Q_L); Q_R alike with B.
-        The first call moves nothing: it sets A, B and their eigenvectors Q_L, Q_R; t counts the calls after it.
+        Every ``precondition_frequency`` steps the columns of Q_L, and v along them, are sorted by
+        diag(Q_L^T A Q_L), largest first, and Q_L <- QR(A Q_L); Q_R alike with B.
+        The first call moves nothing: it sets A, B and their eigenvectors Q_L, Q_R; t counts those after it.
         With ``include_current`` A, B and bases are updated before use, and no call is skipped.
         Tensors of more than two dimensions are read as (size(0), rest).
         Vectors and scalars, and groups with ``rule="aux"``, are trained by AdamW with ``aux``.
 
     Neighbours:
-        Adam for Q_L = Q_R = I. Shampoo, if v were the outer product of the factors' eigenvalues. SPlus takes the sign
-        in the same basis. KLSOAP has coupled statistics.
+        Adam for Q_L = Q_R = I. Shampoo, if v were the outer product of the factors' eigenvalues. SPlus takes
+        the sign in the same basis. KLSOAP has coupled statistics.
 
     From AdamW:
         The update has AdamW's size: begin at AdamW's lr, and try up to three times it.
 
     State:
-        ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape; ``left``, ``left_basis`` (m, m) and ``right``,
-        ``right_basis`` (n, n); ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 8 mn + 8 m^2 + 8 n^2 + 20
-        bytes for a float32 m x n matrix. A side longer than ``max_precondition_dim`` has none of its four.
-        ``fallbacks`` counts the bases for which the first attempt failed.
+        ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape; ``left``, ``left_basis`` (m, m) and
+        ``right``, ``right_basis`` (n, n); ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 8 mn +
+        8 m^2 + 8 n^2 + 20 bytes for a float32 m x n matrix. A side longer than ``max_precondition_dim`` has
+        none of its four. ``fallbacks`` counts the bases for which the first attempt failed.
 
     When not to use:
-        For embeddings and output heads of large vocabulary, unless ``max_precondition_dim`` is below it. Where memory
-        for the factors is short: Muon needs none.
+        For embeddings and output heads of large vocabulary, unless ``max_precondition_dim`` is below it.
+        Where memory for the factors is short: Muon needs none.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"`` or

@@ -23,8 +23,8 @@ class SPlus(AveragingOptimizer):
         U = Q_L sign(Q_L^T m Q_R) Q_R^T,  e = lr 2/(rows + columns)
         W <- (1 - e weight_decay) (W - e U)
         A <- b2 A + (1 - b2) G G^T,  B <- b2 B + (1 - b2) G^T G
-        After the first step, and whenever ``precondition_frequency`` divides the count of steps, Q_L and Q_R become
-        the eigenvectors of A and B; before, they are the identity, so that the first step is plain sign.
+        After the first step, and whenever ``precondition_frequency`` divides the count of steps, Q_L and Q_R
+        become the eigenvectors of A and B; before, they are the identity: the first step is plain sign.
         Vectors and scalars: U = sign(m), e = 0.001 lr.
         Tensors of more than two dimensions are read as (size(0), rest).
         Weights are averaged with coefficient ``ema``, bias-corrected; :meth:`eval` puts the averages into the
@@ -34,23 +34,23 @@ class SPlus(AveragingOptimizer):
         SignSGD for Q_L = Q_R = I. SOAP divides by the root of a second moment where this takes the sign.
 
     From AdamW:
-        lr is divided by the mean side of each matrix: for sides of d, an lr of d times AdamW's moves entries about as
-        far. The default of 0.1 is meant for widths of a few hundred; it carries over between widths.
+        lr is divided by the mean side of each matrix: for sides of d, an lr of d times AdamW's moves entries
+        about as far. The default of 0.1 is meant for widths of a few hundred; it carries over between widths.
 
     State:
         ``exp_avg`` and ``average`` of the parameter's shape; ``left``, ``left_basis`` (m, m) and ``right``,
-        ``right_basis`` (n, n); ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 8 mn + 8 m^2 + 8 n^2 + 20
-        bytes for a float32 m x n matrix, 8 n + 4 for a vector. ``fallbacks`` counts the bases for which the first
-        attempt failed.
+        ``right_basis`` (n, n); ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 8 mn + 8 m^2 + 8
+        n^2 + 20 bytes for a float32 m x n matrix, 8 n + 4 for a vector. ``fallbacks`` counts the bases for
+        which the first attempt failed.
 
     When not to use:
         Without calls of :meth:`eval` before evaluation and :meth:`train` after it: the training weights are
-        noisier than with a decaying step. For embeddings of large vocabulary, whose factor would not fit: give
-        them to another optimizer.
+        noisier than with a decaying step. For embeddings of large vocabulary, whose factor would not fit:
+        give them to another optimizer.
 
     Args:
-        params: parameters, groups, or (name, parameter) pairs; a group may set ``batch_dims`` for stacks of matrices
-            in one tensor.
+        params: parameters, groups, or (name, parameter) pairs; a group may set ``batch_dims`` for stacks of
+            matrices in one tensor.
         lr: step size times the mean side of the matrix. Default 0.1.
         betas: coefficients of the momentum and of the factors, each in [0, 1). Default (0.9, 0.999).
         ema: coefficient of the average of weights in [0, 1). Default 0.999.

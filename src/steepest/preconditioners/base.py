@@ -50,7 +50,7 @@ class Preconditioner(Part, ABC):
 
     @property
     def skipped(self) -> int:
-        """How many first steps only gather statistics. The count of steps begins after them: theirs is 0, -1, ..."""
+        """How many first steps only gather statistics; the last of them has count 0."""
         return 0
 
     @property
@@ -68,8 +68,8 @@ class Preconditioner(Part, ABC):
     ) -> Coordinates | None:
         """Update the statistics that this step uses, in place, and return its coordinates.
 
-        None means that this step, one of the :attr:`skipped`, only gathers statistics: momentum and weight stay
-        as they are.
+        None means that this step, one of the :attr:`skipped`, only gathers statistics: momentum and weight
+        stay as they are.
         """
 
     def finish(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> None:

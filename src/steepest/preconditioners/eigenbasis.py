@@ -29,7 +29,7 @@ SIDES = ("left", "right")
 
 @dataclass(frozen=True)
 class Rotated(Coordinates):
-    """Other coordinates in the bases Q_L and Q_R: L = ``inside`` Q_L^T, R = Q_R ``inside``. None is the identity."""
+    """Coordinates ``inside`` the bases Q_L and Q_R; None is the identity."""
 
     left: Tensor | None
     right: Tensor | None
@@ -60,24 +60,24 @@ class Rotated(Coordinates):
 class Eigenbasis(Preconditioner):
     """L = Q_L^T, R = Q_R from the eigenvectors of A (of G G^T) and B (of G^T G), then ``inside``.
 
-    ``inside`` is any preconditioner, fed with the projected gradient: Identity for SPlus, Diagonal(1/2) for SOAP.
-    Its state of the parameter's shape is permuted when the basis is. A and B are exponential averages with
-    coefficient ``beta``: the hyperparameter ``beta2``, or ``shampoo_beta`` where ``inside`` has a ``beta2`` of its
-    own; None then means the same.
+    ``inside`` is any preconditioner, fed with the projected gradient: Identity for SPlus, Diagonal(1/2) for
+    SOAP. Its state of the parameter's shape is permuted when the basis is. A and B are exponential averages
+    with coefficient ``beta``: the hyperparameter ``beta2``, or ``shampoo_beta`` where ``inside`` has a
+    ``beta2`` of its own; None then means the same.
 
     ``start`` says when the current gradient enters A and B, and what the first step does:
 
-    - ``"skip"``: after use; the first step only sets up A, B and the bases, and ``inside`` counts from the second
+    - ``"skip"``: after use; the first step only sets up A, B and the bases, and t counts those after it
     - ``"current"``: before use
     - ``"identity"``: after use; the first step is taken in the weight's own coordinates
 
-    The first bases are eigenvectors by descending eigenvalue. Whenever ``frequency`` divides the count of steps that
-    move, they are refreshed: ``"qr"`` sorts the columns by diag(Q^T A Q) and takes Q <- QR(A Q), ``"eigh"`` takes
-    eigenvectors anew. A side longer than ``max_dim`` is not rotated.
+    The first bases are eigenvectors by descending eigenvalue. Whenever ``frequency`` divides the count of
+    steps that move, they are refreshed: ``"qr"`` sorts the columns by diag(Q^T A Q) and takes Q <- QR(A Q),
+    ``"eigh"`` takes eigenvectors anew. A side longer than ``max_dim`` is not rotated.
 
     State: ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n, n), the statistics' powers of two
-    ``left_unit`` and ``right_unit``, what ``inside`` keeps, and ``fallbacks``, the number of bases for which the
-    first attempt failed.
+    ``left_unit`` and ``right_unit``, what ``inside`` keeps, and ``fallbacks``, the number of bases for which
+    the first attempt failed.
     """
 
     inside: Preconditioner = field(default_factory=Identity)

@@ -1,7 +1,8 @@
 """Second-moment factors sum X X^T of any scale, in the dtype of the arithmetic, and products with them.
 
-The squares of float32 entries overflow beyond 1e19 and vanish below 1e-23. A factor is therefore kept in units of
-its own: what is meant is ``factor * unit^2`` with ``unit`` a power of two, so that rescaling is exact.
+The squares of float32 entries overflow beyond 1e19 and vanish below 1e-23. A factor is therefore kept in
+units of its own: what is meant is ``factor * unit^2`` with ``unit`` a power of two, so that rescaling is
+exact.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def transposed(x: Tensor | None) -> Tensor | None:
 
 
 def count_(state: MutableMapping[str, Tensor], failed: Tensor) -> None:
-    """Add the matrices that needed a fallback, (k * blocks,) bool, to the counter ``fallbacks`` of each parameter."""
+    """Add the matrices that needed a fallback, (k * blocks,) bool, to the counter ``fallbacks``."""
     counter = state["fallbacks"]
     counter.add_(failed.reshape(counter.numel(), -1).sum(-1).reshape(counter.shape).to(counter.dtype))
 

@@ -39,8 +39,8 @@ class Rescaled(Coordinates):
 class Grafted(Preconditioner):
     """The direction of ``inside`` with the Frobenius length that ``graft`` would give the same momentum.
 
-    The numbers of ``graft`` are those it was made with; only those of ``inside`` stand in ``param_groups``. For a
-    Frobenius rule with dual scaling alone: any other step has a length of its own.
+    The numbers of ``graft`` are those it was made with; only those of ``inside`` stand in ``param_groups``.
+    For a Frobenius rule with dual scaling alone: any other step has a length of its own.
     """
 
     inside: Preconditioner

@@ -28,15 +28,15 @@ from steepest.preconditioners.factors import (
 class KLEigenbasis(Preconditioner):
     """Bases Q_a, Q_b and eigenvalues lam_a, lam_b of two covariances that explain the gradient together.
 
-    With b the coefficient ``beta`` (the hyperparameter ``shampoo_beta``, or ``beta2`` where that is None), after
-    every step but the first:
+    With b the coefficient ``beta`` (the hyperparameter ``shampoo_beta``, or ``beta2`` where that is None),
+    after every step but the first:
 
         S_a <- b S_a + (1-b)/n G S_b^-1 G^T with S_b^-1 = Q_b diag(1/lam_b) Q_b^T, and S_b alike
         lam_a <- b lam_a + (1-b) mean_j (Q_a^T G Q_b)_ij^2 / lam_b,j, and lam_b alike
         Q <- QR(S Q) whenever ``frequency`` divides the count of steps that move
 
-    No lam^-1/2 exceeds max(10, min(d, 4000)). The first step moves nothing: S_a = (1-b) G G^T / n, S_b = (1-b) G^T G
-    / m, Q their eigenvectors by descending eigenvalue, and all lam 0.1.
+    No lam^-1/2 exceeds max(10, min(d, 4000)). The first step moves nothing: S_a = (1-b) G G^T / n, S_b =
+    (1-b) G^T G / m, Q their eigenvectors by descending eigenvalue, and all lam 0.1.
 
     In the bases D^2_ij = sqrt(lam_a,i lam_b,j) + eps (KL-Shampoo), or what ``inside`` makes of the projected
     gradient, with b as its coefficient (KL-SOAP).

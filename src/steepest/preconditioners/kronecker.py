@@ -90,17 +90,17 @@ class Kronecker(Preconditioner):
     A and B are sums (``beta=None``), or exponential averages with coefficient ``beta`` (the hyperparameter
     ``beta2``) corrected by 1 - beta^t; the current gradient is part of them. ``power`` None is 1/4 for two
     sides and 1/2 for one. L and R are the symmetric roots, taken anew at the first step and whenever
-    ``frequency`` divides the count of steps. A zero matrix says nothing, and its root stays as it was, at first
-    the identity; so does a root that no attempt could compute.
+    ``frequency`` divides the count of steps. A zero matrix says nothing, and its root stays as it was, at
+    first the identity; so does a root that no attempt could compute.
 
     ``sides`` is ``"both"``, ``"left"`` (A alone), ``"right"`` (B alone) or ``"smaller"`` (that of the shorter
-    dimension). A preconditioned dimension longer than ``max_dim`` is cut into blocks of that length, the last one
-    padded with zeros, and every block is preconditioned by itself. Vectors are one row, and ``"both"`` turns into
-    ``"vector"`` for them: the right side alone.
+    dimension). A preconditioned dimension longer than ``max_dim`` is cut into blocks of that length, the
+    last one padded with zeros, and every block is preconditioned by itself. Vectors are one row, and
+    ``"both"`` turns into ``"vector"`` for them: the right side alone.
 
     State, for p blocks of r x c: ``left`` and ``left_root`` (p, r, r), ``right`` and ``right_root``
-    (p, c, c), the statistics' powers of two ``left_unit`` and ``right_unit`` (p, 1, 1), and ``fallbacks``, the number
-    of roots for which the first attempt failed. Without blocks the dimension p is absent.
+    (p, c, c), the statistics' powers of two ``left_unit`` and ``right_unit`` (p, 1, 1), and ``fallbacks``,
+    the number of roots for which the first attempt failed. Without blocks the dimension p is absent.
     """
 
     beta: float | None = None
@@ -213,7 +213,8 @@ def _inverse_root(
 ) -> Robust:
     """Return (factor unit^2 / correction + eps I)^-exponent, and ``previous`` for a zero factor.
 
-    With ``eps = 0``, eigenvalues up to d times the rounding unit of the largest are rounding: their power is zero.
+    With ``eps = 0``, eigenvalues up to d times the rounding unit of the largest are rounding: their power is
+    zero.
     """
     eigen = symmetric_eigen(factor)
     wide = eigen.values if factor.device.type == "mps" else eigen.values.double()
