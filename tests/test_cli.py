@@ -138,6 +138,7 @@ def test_a_time_budget_ends_with_what_there_is(tmp_path: Path, toys, capsys) -> 
         (["race", "digit"], 2, "unknown task 'digit'; did you mean 'digits'?"),
         (["race", "race_toys:data"], 2, "'race_toys:data' is a function, not a steepest.race.Task"),
         (["race", "nowhere:task"], 2, "cannot load task 'nowhere:task'"),
+        (["race", "digits,steepest.race.tasks.digits:task"], 2, "two tasks are named 'digits'"),
         (["race", "--optimizers", "Moun"], 2, "unknown optimizer 'Moun'; did you mean 'Muon'?"),
         (["race", "--optimizers", "Muon(stepz=3)"], 2, "unknown argument 'stepz'; did you mean 'steps'?"),
         (["race", "--lr-grid", "0.1,-2"], 2, "--lr-grid must be positive finite numbers, got -2.0"),
@@ -165,6 +166,15 @@ def test_what_is_wrong_is_one_line_on_standard_error(
     assert message in err
     assert len(err.splitlines()) == 1
     assert out == ""
+
+
+def test_an_unforeseen_error_is_one_line_too(monkeypatch, capsys) -> None:
+    def broken(folder: Path):
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr("steepest.race.app.latest_race", broken)
+    assert main(["report"]) == 1
+    assert capsys.readouterr().err == "steepest: KeyError: 'unforeseen' (STEEPEST_TRACEBACK=1 shows where)\n"
 
 
 def test_version_list_and_help(capsys) -> None:

@@ -43,6 +43,7 @@ def test_a_best_rate_on_the_edge_extends_the_grid(true: float, extra: int) -> No
 
 def test_extension_is_bounded_and_says_so() -> None:
     losses, best, on_edge = follow(Grid.around(1e-2), lambda rate: -rate)
+    assert sorted(losses)[-4:] == [0.316, 1.0, 3.16, 10.0]
     assert (len(losses), best, on_edge) == (POINTS + EXTENSIONS, 10.0, True)
 
 

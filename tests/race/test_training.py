@@ -69,7 +69,7 @@ def test_divergence_is_recorded_and_loses() -> None:
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("race_toys:RaisesInInit", "RuntimeError: no such thing (construction)"),
+        ("race_toys:RaisesInInit", "RuntimeError: no such thing (before the first step)"),
         ("race_toys:RaisesInStep", "ZeroDivisionError: third step (step 3)"),
     ],
 )
@@ -88,6 +88,20 @@ def test_a_gradient_that_is_not_finite_is_divergence_even_if_the_optimizer_raise
     monkeypatch.setattr(race_toys, "task", replace(race_toys.task, loss=overflowing))
     run = train(spec("race_toys:RaisesAtOnce"))
     assert (run.status, run.error) == ("diverged", "FloatingPointError: refused (step 1)")
+
+
+def test_a_task_that_raises_or_forgets_its_loss_is_told_in_the_record(monkeypatch) -> None:
+    def broken(network, drawn):
+        raise RuntimeError("no loss today")
+
+    monkeypatch.setattr(race_toys, "task", replace(race_toys.task, loss=broken))
+    assert train(spec()).error == "RuntimeError: no loss today (step 1)"
+    monkeypatch.setattr(
+        race_toys, "task", replace(race_toys.task, evaluate=lambda network, xy: {"loss": 1.0})
+    )
+    assert (
+        train(spec()).error == "ValueError: evaluate must return 'val_loss', got loss (before the first step)"
+    )
 
 
 def test_long_curves_are_averaged_into_at_most_a_hundred_points() -> None:

@@ -24,7 +24,7 @@ from steepest.race.report import write_report
 from steepest.race.runner import Race, Settings, latest_race, plan, run_race, write_manifest
 from steepest.race.search import Grid
 from steepest.race.statistics import Summary, summarize
-from steepest.race.task import BUILTIN, load_task, one_line
+from steepest.race.task import BUILTIN, load_tasks, one_line
 
 REPORT = "report.html"
 USAGE = 2
@@ -63,10 +63,12 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()  # the reader of our output has gone: nothing left to say
         return 1
     except Exception as error:
-        describe = getattr(error, "format_message", None)
-        if describe is None:
+        describe = getattr(error, "format_message", None)  # typer's own complaints about the call
+        if describe is not None:
+            return _complain(describe(), USAGE)
+        if os.environ.get("STEEPEST_TRACEBACK"):
             raise
-        return _complain(describe(), USAGE)
+        return _complain(f"{type(error).__name__}: {error} (STEEPEST_TRACEBACK=1 shows where)", 1)
 
 
 def _complain(message: str, code: int) -> int:
@@ -100,7 +102,7 @@ def race(
     context: typer.Context,
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TASKS]...", help=f"{', '.join(BUILTIN)}, or module:object. Default: both."),
+        typer.Argument(metavar="TASKS", help=f"{', '.join(BUILTIN)}, or module:object. Default: both."),
     ] = None,
     optimizers: Annotated[
         str,
@@ -137,12 +139,16 @@ def race(
 ) -> None:
     """Search each optimizer's learning rate, compare the best on paired seeds, write a report.
 
+    The best rate is the one with the lowest validation loss at the end of a run on a seed of its own. Muon,
+    MuAdam and other optimizers of matrices leave vectors, embeddings and output heads to an auxiliary AdamW
+    at the best rate that AdamW had on the task.
+
     Results are kept run by run in the output folder: the same call goes on where it stopped, and adding an
     optimizer runs only what is new.
     """
     try:
         settings = Settings(
-            tasks={name: load_task(name) for name in _words(tasks) or BUILTIN},
+            tasks=load_tasks(_words(tasks) or BUILTIN),
             contenders=parse_contenders(optimizers),
             seeds=seeds,
             steps=steps,

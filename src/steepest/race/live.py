@@ -96,7 +96,7 @@ class LiveProgress:
         spent = time.monotonic() - self._began
         new = done - self._done_before
         left = f", about {_duration(spent / new * (total - done))} left" if new and done < total else ""
-        status = Text(f"{done} of {total} runs, {_duration(spent)}{left}")
+        status = Text(f"  {done} of {total} runs, {_duration(spent)}{left}")
         return Group(table, ProgressBar(total=max(1, total), completed=done, width=60), status)
 
 
@@ -127,7 +127,9 @@ def print_plan(console: Console, costs: list[Cost], workers: int, budget: float 
         f"{_duration(seconds / workers)} with {workers} worker{'s' if workers > 1 else ''}.",
     ]
     if not all(cost.measured for cost in costs):
-        lines.append("* the task's own estimate for AdamW; others have been measured in this folder.")
+        lines.append(
+            "* by what the task says a step of AdamW costs; the others have been measured in this folder."
+        )
     lines.append("A search whose best rate lies on the edge of its grid adds up to 4 runs.")
     if budget is not None and budget < seconds / workers:
         lines.append(f"The time budget of {_duration(budget)} would stop it before the end.")

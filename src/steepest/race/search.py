@@ -20,9 +20,13 @@ EXTENSIONS = 4
 
 @dataclass(frozen=True)
 class Grid:
-    """Learning rates in increasing order, and by which factor the grid is continued at its ends."""
+    """Learning rates in increasing order, and how the grid is continued at its ends.
+
+    ``ends`` are the lowest and highest rate before rounding, so that continued grids stay on one lattice.
+    """
 
     points: tuple[float, ...]
+    ends: tuple[float, float]
     ratio: float = RATIO
     extensions: int = EXTENSIONS
 
@@ -30,7 +34,8 @@ class Grid:
     def around(cls, start: float) -> Grid:
         """Return the default grid, centred on the half decade nearest to `start`."""
         centre = round(math.log(start, RATIO))
-        return cls(tuple(_rounded(RATIO ** (centre + i - POINTS // 2)) for i in range(POINTS)))
+        exact = [RATIO ** (centre + i - POINTS // 2) for i in range(POINTS)]
+        return cls(tuple(map(_rounded, exact)), (exact[0], exact[-1]))
 
     @classmethod
     def explicit(cls, rates: Sequence[float]) -> Grid:
@@ -44,13 +49,13 @@ class Grid:
             raise RaceError(f"--lr-grid must be positive finite numbers, got {bad[0] if bad else 'none'}")
         points = tuple(sorted(set(rates)))
         if len(points) == 1:
-            return cls(points, extensions=0)
-        return cls(points, (points[-1] / points[0]) ** (1 / (len(points) - 1)))
+            return cls(points, (points[0], points[0]), extensions=0)
+        return cls(points, (points[0], points[-1]), (points[-1] / points[0]) ** (1 / (len(points) - 1)))
 
     def beyond(self, below: int, above: int) -> tuple[float, ...]:
         """Return the grid continued by so many points at its lower and upper end."""
-        low = tuple(_rounded(self.points[0] / self.ratio**i) for i in range(below, 0, -1))
-        high = tuple(_rounded(self.points[-1] * self.ratio**i) for i in range(1, above + 1))
+        low = tuple(_rounded(self.ends[0] / self.ratio**i) for i in range(below, 0, -1))
+        high = tuple(_rounded(self.ends[1] * self.ratio**i) for i in range(1, above + 1))
         return low + self.points + high
 
 

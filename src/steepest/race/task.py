@@ -9,7 +9,7 @@ import fnmatch
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,20 @@ def load_task(name: str) -> Task:
     if not isinstance(task, Task):
         raise RaceError(f"{name!r} is a {type(task).__name__}, not a steepest.race.Task")
     return task
+
+
+def load_tasks(names: Iterable[str]) -> dict[str, Task]:
+    """Return tasks by the names given for them.
+
+    Raises:
+        RaceError: as in `load_task`, or two different tasks call themselves the same.
+    """
+    tasks = {name: load_task(name) for name in names}
+    called = [task.name for task in tasks.values()]
+    for name in called:
+        if called.count(name) > 1:
+            raise RaceError(f"two tasks are named {name!r}; give one of them another Task.name")
+    return tasks
 
 
 def one_line(text: object, limit: int = 300) -> str:

@@ -114,7 +114,7 @@ def train(spec: RunSpec) -> RunRecord:
         status = run.go()
     except Exception as raised:
         traceback.print_exc(file=sys.stderr)
-        place = f" (step {run.step})" if run.step else " (construction)"
+        place = f" (step {run.step})" if run.step else " (before the first step)"
         error = one_line(f"{type(raised).__name__}: {raised}") + place
         status = "diverged" if run.has_nonfinite_gradient() else "failed"
     metrics = run.metrics if status == "ok" else {}
@@ -185,6 +185,8 @@ class _Run:
         with torch.no_grad():
             self.metrics = {name: float(value) for name, value in task.evaluate(self.model, data).items()}
         self.model.train()
+        if "val_loss" not in self.metrics:
+            raise ValueError(f"evaluate must return 'val_loss', got {', '.join(self.metrics) or 'nothing'}")
         self.val_curve.append((self.step, self.metrics["val_loss"]))
 
     def trainable(self) -> list[nn.Parameter]:

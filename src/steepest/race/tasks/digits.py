@@ -88,6 +88,6 @@ task = Task(
     batch_size=64,
     target=0.15,
     auxiliary=("8.*",),
-    step_ms=6.0,
+    step_ms=8.0,
     settings={"validation": VALIDATION, "split_seed": SPLIT_SEED},
 )
