@@ -34,3 +34,54 @@ def linear_statistics(inputs: Tensor, output_grads: Tensor, bias: bool) -> tuple
     if bias:
         inputs = torch.cat([inputs, torch.ones(inputs.shape[0], 1, dtype=inputs.dtype)], dim=1)
     return output_grads.T @ output_grads / len(output_grads), inputs.T @ inputs / len(inputs)
+
+
+def kfac_mlp(
+    weights: list[Tensor],
+    batches: list[tuple[Tensor, Tensor]],
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    damping: float = 1e-3,
+    factored_damping: bool = False,
+    stat_decay: float = 0.95,
+    kl_clip: float | None = None,
+    precondition_frequency: int = 1,
+) -> list[list[Tensor]]:
+    """K-FAC on y = W_2 [tanh(W_1 [x; 1]); 1] under the mean over examples of |y - target|^2 / 2.
+
+    The bias is the last column of each weight. Backpropagation is written out, so the gradient of one
+    example's loss at every layer's output is at hand. Statistics are averages with weights stat_decay^age;
+    their eigendecompositions are ``precondition_frequency`` steps apart, the first at t = 1.
+    """
+    weights = [w.clone() for w in weights]
+    buffers = [torch.zeros_like(w) for w in weights]
+    sums = [(w.new_zeros(w.shape[0], w.shape[0]), w.new_zeros(w.shape[1], w.shape[1])) for w in weights]
+    used, total, iterates = sums, 0.0, []
+    for t, (x, target) in enumerate(batches, start=1):
+        ones = torch.ones(len(x), 1, dtype=x.dtype)
+        first_input = torch.cat([x, ones], dim=1)
+        hidden = torch.tanh(first_input @ weights[0].T)
+        second_input = torch.cat([hidden, ones], dim=1)
+        second_output = second_input @ weights[1].T - target
+        first_output = (second_output @ weights[1][:, :-1]) * (1 - hidden**2)
+        layers = [(first_input, first_output), (second_input, second_output)]
+
+        total = stat_decay * total + 1 - stat_decay
+        sums = [
+            (
+                stat_decay * a + (1 - stat_decay) * g.T @ g / len(x),
+                stat_decay * b + (1 - stat_decay) * i.T @ i / len(x),
+            )
+            for (a, b), (i, g) in zip(sums, layers, strict=True)
+        ]
+        if (t - 1) % precondition_frequency == 0:
+            used = [(a / total, b / total) for a, b in sums]
+        direction = kfac_direction_factored if factored_damping else kfac_direction
+        grads = [g.T @ i / len(x) for i, g in layers]
+        directions = [direction(g, a, b, damping) for g, (a, b) in zip(grads, used, strict=True)]
+        factor = 1.0 if kl_clip is None else kl_factor(directions, grads, lr, kl_clip)
+        buffers = [momentum * m + factor * u for m, u in zip(buffers, directions, strict=True)]
+        weights = [(1 - lr * weight_decay) * w - lr * m for w, m in zip(weights, buffers, strict=True)]
+        iterates.append(weights)
+    return iterates
