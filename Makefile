@@ -15,6 +15,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python tools/method_pages.py --check
 
 blocks: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/check_blocks.py
@@ -22,9 +23,9 @@ blocks: $(READY)
 examples: $(READY)
 	for example in examples/*.py; do echo "$$example"; $(BIN)/python $$example || exit 1; done
 
-# The README's picture and table of methods, from a real race and from the docstrings.
+# The pages of the methods and the README's table, from docstrings and recipes.
 docs: $(READY)
-	$(BIN)/python tools/method_table.py README.md
+	$(BIN)/python tools/method_pages.py
 
 clean:
 	rm -rf .venv build dist src/*.egg-info

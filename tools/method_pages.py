@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 
 from steepest import recipes
-from steepest.race.catalogue import choices, methods, sections, summary
+from steepest.catalogue import choices, marked, methods, plain, sections, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "methods"
-CODE = ("Formula", "Example")
 TITLES = {
     "From AdamW": "Which lr, coming from AdamW",
     "State": "State and cost",
@@ -30,22 +29,25 @@ def page(cls: type) -> str:
     told = sections(cls)
     signature = inspect.signature(cls)
     bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-    lines = [f"# {cls.__name__}", "", summary(cls), "", "```text", told["Formula"], "```", ""]
+    lines = [f"# {cls.__name__}", "", marked(summary(cls)), "", "```text", plain(told["Formula"]), "```", ""]
     lines += ["| axis | choice |", "|---|---|"]
     lines += [f"| {axis} | `{choice}` |" for axis, choice in choices(cls).items()]
     for section in ("Neighbours", "From AdamW", "State", "When not to use"):
-        lines += ["", f"## {TITLES[section]}", "", escape(told[section])]
+        lines += ["", f"## {TITLES[section]}", "", escape(marked(told[section]))]
     example = [line[4:] for line in told["Example"].splitlines() if line.startswith((">>> ", "... "))]
-    lines += ["", "## Use", "", "```python", *example, "```", "", "## Arguments", "", "```text"]
-    lines += [f"steepest.{cls.__name__}{signature.replace(parameters=bare)}", "", told["Args"], "```"]
+    call = f"steepest.{cls.__name__}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
+    lines += ["", "## Use", "", "```python", *example, "```", ""]
+    lines += ["## Arguments", "", "```text", call, "", plain(told["Args"]), "```"]
     for section in ("Raises", "Source"):
-        lines += ["", f"## {TITLES[section]}", "", escape(told[section])]
+        lines += ["", f"## {TITLES[section]}", "", escape(marked(told[section]))]
     return "\n".join(lines) + "\n"
 
 
 def escape(text: str) -> str:
-    """Return text with Markdown's and HTML's own marks made plain."""
-    return re.sub(r"([*_<>|])", r"\\\1", text)
+    """Return text whose stars, underscores and brackets outside code stay what they are."""
+    pieces = text.split("`")
+    pieces[::2] = [re.sub(r"([*_<>|])", r"\\\1", piece) for piece in pieces[::2]]
+    return "`".join(pieces)
 
 
 def table(link: str) -> str:
@@ -57,8 +59,8 @@ def table(link: str) -> str:
     for name, cls in methods().items():
         chosen = choices(cls)
         cells = " | ".join(f"`{chosen[axis]}`" for axis in ("norm", "preconditioner", "momentum", "step"))
-        cost = re.search(r"\d+ bytes", sections(cls)["State"])
-        rows.append(f"| [{name}]({link}{name}.md) | {cells} | {cost.group() if cost else 'see its page'} |")
+        cost = re.search(r"(\d+ bytes)\s+per\s+float32", sections(cls)["State"])
+        rows.append(f"| [{name}]({link}{name}.md) | {cells} | {cost.group(1) if cost else 'see its page'} |")
     return "\n".join(rows)
 
 
