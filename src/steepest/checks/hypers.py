@@ -30,7 +30,7 @@ def in_groups(subject: Subject) -> None:
     without = sum("lr" not in group for group in optimizer.param_groups)
     expect(not without, "'lr' in every group", f"{without} of {len(optimizer.param_groups)} groups have none")
     for name in CONVENTIONAL:
-        if name in subject.signature.parameters:
+        if name in subject.signature.parameters and subject.is_number(name):
             held = any(name in group for group in optimizer.param_groups)
             expect(held, f"{name!r} in the param_groups", "no group has it", "pass it in `defaults`")
     changed = optimizer.param_groups[0]["lr"] * 0.5

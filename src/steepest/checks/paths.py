@@ -66,7 +66,7 @@ def _result(subject: Subject, params: Any, overrides: dict[str, Any]) -> Any:
 
 
 def _noise_only(t: int, index: int, param: torch.Tensor) -> torch.Tensor:
-    return noise(param.shape, t, index).to(param.device, param.dtype)
+    return noise(param.shape, t, index).to(param.device, param.dtype, copy=True)
 
 
 @check("paths.fused_agrees", 11)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -168,9 +169,14 @@ class Subject:
 
 
 def noise(shape: Sequence[int], step: int, index: int) -> Tensor:
-    """Standard normal float64 numbers that depend on nothing but the arguments."""
+    """Standard normal float64 numbers that depend on nothing but the arguments. Not to be written to."""
+    return _noise(tuple(shape), step, index)
+
+
+@functools.lru_cache(maxsize=2048)
+def _noise(shape: tuple[int, ...], step: int, index: int) -> Tensor:
     generator = torch.Generator().manual_seed(7919 * step + 104729 * index + 1)
-    return torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
