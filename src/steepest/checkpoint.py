@@ -32,7 +32,9 @@ def check(
     rule_of: RuleOf,
 ) -> None:
     """Raise a ``ValueError`` that names the first thing in which a state dict does not fit."""
-    for i, (old, new) in enumerate(zip(saved["param_groups"], groups, strict=False)):
+    if [len(g["params"]) for g in saved["param_groups"]] != [len(g["params"]) for g in groups]:
+        return  # torch refuses these
+    for i, (old, new) in enumerate(zip(saved["param_groups"], groups, strict=True)):
         for key, value in new.items():
             if isinstance(value, Part) and key in old and old[key] != repr(value):
                 raise ValueError(f"group {i} was saved with {key} {old[key]}, this optimizer has {value!r}")
