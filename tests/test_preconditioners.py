@@ -34,7 +34,7 @@ CORRECTION = 1 - 0.8**4
 
 
 @pytest.mark.parametrize("power", [1 / 4, 1 / 3, 1 / 2, 1.0])
-@pytest.mark.parametrize("placement", ["outside", "uncorrected", "inside"])
+@pytest.mark.parametrize("placement", ["outside", "uncorrected", "inside", "floor"])
 @pytest.mark.parametrize("beta", [0.8, None])
 @pytest.mark.parametrize("corrected", [True, False])
 def test_diagonal_by_hand(power, placement, beta, corrected):
@@ -45,6 +45,7 @@ def test_diagonal_by_hand(power, placement, beta, corrected):
         "outside": (v / c) ** power + 0.1,
         "uncorrected": (v**power + 0.1) / c**power,
         "inside": (v / c + 0.1) ** power,
+        "floor": ((v / c) ** power).clamp(min=0.1),
     }[placement]
     torch.testing.assert_close(d_squared(part, GRADS), expected, rtol=1e-13, atol=0)
     assert part.needs_step == (corrected and beta is not None)
