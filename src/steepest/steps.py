@@ -164,8 +164,8 @@ class Clipped(Radius):
         return {**super().hypers(), "rho": self.rho}
 
     def factor(self, total: Tensor, hypers: Mapping[str, Any]) -> Tensor:
-        """Return min(1, total / rho)."""
-        return torch.clamp(total / hypers["rho"], max=1.0)
+        """Return min(1, total / rho), and 0 for a negative total."""
+        return torch.clamp(total / hypers["rho"], min=0.0, max=1.0)
 
 
 @dataclass(frozen=True)

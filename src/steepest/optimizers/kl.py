@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steepest.momentum import EMA
 from steepest.optimizer import RuleOptimizer
-from steepest.preconditioners import Diagonal, KLEigenbasis
+from steepest.preconditioners import KLEigenbasis, Preconditioner, ScaledDiagonal
 from steepest.rule import Rule
 from steepest.steps import DualScaled
 
@@ -133,8 +133,8 @@ class KLSOAP(KLShampoo):
         (1 - b1)/sqrt(1 - b) of a later one (0.7 at the defaults).
 
     State:
-        KLShampoo's and ``exp_avg_sq`` of the parameter's shape: 8 mn + 8 m^2 + 8 n^2 + 8 m + 8 n + 20 bytes
-        for a float32 m x n matrix.
+        KLShampoo's, ``exp_avg_sq`` of the parameter's shape and ``unit``: 8 mn + 8 m^2 + 8 n^2 + 8 m + 8 n +
+        24 bytes for a float32 m x n matrix.
 
     When not to use:
         For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``.
@@ -170,10 +170,10 @@ class KLSOAP(KLShampoo):
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
         """Return the rule: Frobenius norm, D^2 = V^1/2 in the KL basis, EMA momentum, dual-scaled."""
-        return _kl(group, Diagonal(0.5, bias_correction=False))
+        return _kl(group, ScaledDiagonal(0.5, bias_correction=False))
 
 
-def _kl(group: Mapping[str, Any], inside: Diagonal | None) -> Rule:
+def _kl(group: Mapping[str, Any], inside: Preconditioner | None) -> Rule:
     return Rule(
         preconditioner=KLEigenbasis(inside, frequency=group["precondition_frequency"]),
         momentum=EMA(),

@@ -10,16 +10,16 @@ from torch import Tensor
 from steepest.hypers import SUM_OR_AVERAGE
 from steepest.momentum import EMA
 from steepest.optimizer import RuleOptimizer
-from steepest.preconditioners import Diagonal, Grafted, Identity, Kronecker, Preconditioner
+from steepest.preconditioners import Grafted, Identity, Kronecker, Preconditioner, ScaledDiagonal
 from steepest.rule import Rule
 from steepest.steps import DualScaled
 
 GRAFTS: dict[str | None, Preconditioner | None] = {
     None: None,
     "sgd": Identity(),
-    "adagrad": Diagonal(0.5, beta=None, eps=1e-8),
-    "adam": Diagonal(0.5, beta=0.999, eps=1e-8),
-    "rmsprop": Diagonal(0.5, beta=0.999, eps=1e-8, bias_correction=False),
+    "adagrad": ScaledDiagonal(0.5, beta=None, eps=1e-8),
+    "adam": ScaledDiagonal(0.5, beta=0.999, eps=1e-8),
+    "rmsprop": ScaledDiagonal(0.5, beta=0.999, eps=1e-8, bias_correction=False),
 }
 """Whose length a step takes, by name."""
 
@@ -50,7 +50,7 @@ class Shampoo(RuleOptimizer):
     State:
         ``exp_avg`` of the parameter's shape; ``left``, ``left_root`` (m, m) and ``right``, ``right_root``
         (n, n); ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 4 mn + 8 m^2 + 8 n^2 + 20 bytes
-        for a float32 m x n matrix up to ``max_precondition_dim``, and 4 mn more with the grafts adagrad,
+        for a float32 m x n matrix up to ``max_precondition_dim``, and 4 mn + 4 more with the grafts adagrad,
         adam and rmsprop. Longer sides are cut into blocks: p blocks of r x c hold p (8 r^2 + 8 c^2 + 8)
         bytes. ``fallbacks`` counts the roots for which the first eigendecomposition failed.
 
@@ -152,7 +152,7 @@ class OneSidedShampoo(RuleOptimizer):
     State:
         ``exp_avg`` of the parameter's shape; ``left``, ``left_root`` (m, m) or ``right``, ``right_root`` (n,
         n); a unit, ``step`` and ``fallbacks``: 4 mn + 8 d^2 + 16 bytes for a float32 matrix with d the
-        side's length up to ``max_precondition_dim``; 4 mn more with the grafts adagrad, adam and rmsprop.
+        side's length up to ``max_precondition_dim``; 4 mn + 4 more with the grafts adagrad, adam and rmsprop.
         Longer sides are cut into p blocks of length r, which hold p (8 r^2 + 4) bytes.
 
     When not to use:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steepest.momentum import EMA
 from steepest.optimizer import RuleOptimizer
-from steepest.preconditioners import Diagonal, Eigenbasis
+from steepest.preconditioners import Eigenbasis, ScaledDiagonal
 from steepest.rule import Rule
 from steepest.steps import DualScaled
 
@@ -38,9 +38,10 @@ class SOAP(RuleOptimizer):
 
     State:
         ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape; ``left``, ``left_basis`` (m, m) and
-        ``right``, ``right_basis`` (n, n); ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 8 mn +
-        8 m^2 + 8 n^2 + 20 bytes for a float32 m x n matrix. A side longer than ``max_precondition_dim`` has
-        none of its four. ``fallbacks`` counts the bases for which the first attempt failed.
+        ``right``, ``right_basis`` (n, n); ``unit``, ``left_unit``, ``right_unit``, ``step`` and
+        ``fallbacks``: 8 mn + 8 m^2 + 8 n^2 + 20 bytes for a float32 m x n matrix. A side longer than
+        ``max_precondition_dim`` has none of its four. ``fallbacks`` counts the bases for which the first
+        attempt failed.
 
     When not to use:
         For embeddings and output heads of large vocabulary, unless ``max_precondition_dim`` is below it.
@@ -114,7 +115,7 @@ class SOAP(RuleOptimizer):
         """Return the rule: Frobenius norm, D^2 = V^1/2 in the eigenbasis, EMA momentum, dual-scaled."""
         return Rule(
             preconditioner=Eigenbasis(
-                Diagonal(0.5, eps_placement="uncorrected"),
+                ScaledDiagonal(0.5, eps_placement="uncorrected"),
                 beta=None,
                 frequency=group["precondition_frequency"],
                 max_dim=group["max_precondition_dim"],

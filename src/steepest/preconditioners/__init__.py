@@ -9,6 +9,7 @@ from steepest.preconditioners.identity import Identity
 from steepest.preconditioners.inward import InwardOnly
 from steepest.preconditioners.kl import KLEigenbasis
 from steepest.preconditioners.kronecker import Kronecker
+from steepest.preconditioners.scaled import ScaledDiagonal
 
 __all__ = [
     "Coordinates",
@@ -21,4 +22,5 @@ __all__ = [
     "KLEigenbasis",
     "Kronecker",
     "Preconditioner",
+    "ScaledDiagonal",
 ]

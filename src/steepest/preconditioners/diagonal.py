@@ -111,7 +111,7 @@ class Diagonal(Preconditioner):
             d_squared = (self._power(v) + eps) / correction**self.power
         else:
             d_squared = self._power(v) / correction**self.power + eps
-        if eps == 0:  # entries that never saw a gradient: 0 / 0 = 0
+        if not isinstance(eps, Tensor) and eps == 0:  # entries that never saw a gradient: 0 / 0 = 0
             d_squared = torch.where(d_squared > 0, d_squared, float("inf"))
         return Scaling(d_squared)
 

@@ -25,16 +25,26 @@ def new_factor(x: Tensor, *lead: int, size: int) -> tuple[Tensor, Tensor]:
 
 def accumulate_(factor: Tensor, unit: Tensor, x: Tensor, keep: Any, weight: Any) -> None:
     """Set ``factor unit^2 <- keep factor unit^2 + weight X X^T`` in place, for stacks X (k, d, e)."""
-    if not x.numel():
-        return
+    if x.numel():
+        x = enter_(factor, unit, x)
+        factor.mul_(keep).add_(product(x, x.mT) * weight)
+        # No entry of a positive semi-definite matrix is larger than the largest on its diagonal.
+        leave_(factor, unit, factor.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None])
+
+
+def enter_(statistic: Tensor, unit: Tensor, x: Tensor) -> Tensor:
+    """Return ``x`` in the unit of its statistic, after raising that until no entry exceeds two."""
     new = torch.maximum(unit, power_of_two(x))
-    x = x / new
-    factor.mul_((unit / new).square() * keep).add_(product(x, x.mT) * weight)
-    # No entry of a positive semi-definite matrix is larger than the largest on its diagonal.
-    largest = factor.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None]
+    statistic.mul_((unit / new).square())
+    unit.copy_(new)
+    return x / new
+
+
+def leave_(statistic: Tensor, unit: Tensor, largest: Tensor) -> None:
+    """Lower the unit of a statistic that has faded, given its largest entries (k, 1, 1)."""
     shrink = torch.where(largest < _FADED, _SHRINK, 1.0).to(unit.dtype)
-    factor.div_(shrink.square())
-    unit.copy_(new * shrink)
+    statistic.div_(shrink.square())
+    unit.mul_(shrink)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -91,7 +91,8 @@ class Kronecker(Preconditioner):
     ``beta2``) corrected by 1 - beta^t; the current gradient is part of them. ``power`` None is 1/4 for two
     sides and 1/2 for one. L and R are the symmetric roots, taken anew at the first step and whenever
     ``frequency`` divides the count of steps. A zero matrix says nothing, and its root stays as it was, at
-    first the identity; so does a root that no attempt could compute.
+    first the identity; so does a root that no attempt could compute. Eigenvalues that are rounding, below d
+    times the rounding unit of the largest, count as that much.
 
     ``sides`` is ``"both"``, ``"left"`` (A alone), ``"right"`` (B alone) or ``"smaller"`` (that of the shorter
     dimension). A preconditioned dimension longer than ``max_dim`` is cut into blocks of that length, the
@@ -213,16 +214,14 @@ def _inverse_root(
 ) -> Robust:
     """Return (factor unit^2 / correction + eps I)^-exponent, and ``previous`` for a zero factor.
 
-    With ``eps = 0``, eigenvalues up to d times the rounding unit of the largest are rounding: their power is
-    zero.
+    Eigenvalues below d times the rounding unit of the largest are rounding, and count as that much: otherwise
+    a small ``eps`` would amplify what rounding leaves of the momentum in their directions.
     """
     eigen = symmetric_eigen(factor)
-    wide = eigen.values if factor.device.type == "mps" else eigen.values.double()
-    largest = wide[..., -1:]
-    w = (wide.clamp_min(0) * unit[..., 0].to(wide.dtype).square()) / correction + eps
-    if not isinstance(eps, Tensor) and eps == 0:
-        real = wide > largest * (wide.shape[-1] * torch.finfo(factor.dtype).eps)
-        w = torch.where(real, w, float("inf"))
+    w = eigen.values if factor.device.type == "mps" else eigen.values.double()
+    largest = w[..., -1:]
+    w = torch.maximum(w, largest * (w.shape[-1] * torch.finfo(factor.dtype).eps))
+    w = w * unit[..., 0].to(w.dtype).square() / correction + eps
     # As a product with its own transpose the root is positive semi-definite whatever the rounding.
     half = eigen.vectors * (w ** (-exponent / 2)).to(factor.dtype)[..., None, :]
     root = torch.where(largest[..., None] == 0, previous, half @ half.mT)
