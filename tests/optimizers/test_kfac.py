@@ -216,8 +216,11 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("network", NETWORKS)
+CASES = [(network, options) for network in ("linear", "convolution", "embedding") for options in OPTIONS]
+CASES += [(network, o) for network in ("no_bias", "sequence", "dilated") for o in ("clip", "frequencies")]
+
+
+@pytest.mark.parametrize(("network", "options"), CASES)
 def test_trajectory_of_the_restated_rule(network, options):
     torch.manual_seed(1)
     model, layers, forward, shape = NETWORKS[network]()

@@ -50,7 +50,7 @@ def test_loss_average_undoes_the_mean(average):
 @pytest.mark.parametrize("padding", ["same", "valid", (2, 1)])
 def test_convolution_rows_reproduce_the_convolution(mode, padding):
     """The patches and the weight's rows are in one order: W B W^T is the second moment of the output."""
-    layer = nn.Conv2d(3, 4, (3, 2), padding=padding, padding_mode=mode, dilation=(1, 2)).double()
+    layer: Any = nn.Conv2d(3, 4, (3, 2), padding=padding, padding_mode=mode, dilation=(1, 2)).double()
     x = normal(2, 3, 6, 7)
     _, b = factors(layer, layer.weight, lambda: layer(x).sum().backward())
     matrix = torch.cat([layer.weight.flatten(1), layer.bias[:, None]], 1).detach()
@@ -91,7 +91,8 @@ def test_a_layer_called_twice_has_more_rows_and_not_more_examples():
             self.outputs = [first, self.layer(self.rows[1])]
             return self.outputs[1]
 
-    model, x = Twice().double(), normal(6, 4)
+    model: Any = Twice().double()
+    x = normal(6, 4)
 
     def backward():
         loss = model(x).square().sum(1).mean()

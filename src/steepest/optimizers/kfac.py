@@ -55,8 +55,10 @@ class KFAC(RuleOptimizer):
         :class:`steepest.KFACPreconditioner` in front of SGD.
 
     From AdamW:
-        There is no fixed ratio: lr is in units of a Newton step, and 1 is the whole of it. Begin at 0.01
-        with ``kl_clip=1e-3`` and sweep by threes; then sweep damping, which matters as much.
+        There is no fixed ratio: lr is in units of a natural-gradient step, and 1 is the whole of it. Begin at
+        0.03 with ``kl_clip=1e-3``, which makes lr matter little, or at 0.003 without; then sweep damping by
+        tens. The first bases come from one batch: without a clip they can send the steps until the next
+        refresh far off.
 
     State:
         ``momentum_buffer`` of the parameter's shape. Under a layer's weight besides: ``output_covariance``,
@@ -80,7 +82,7 @@ class KFAC(RuleOptimizer):
         nesterov: look ahead by one step. Default False.
         weight_decay: decoupled decay, >= 0. Default 0.
         damping: added to products of eigenvalues, in their units (squared gradient of one example's loss
-            at a weight), >= 0. Default 1e-3.
+            at a weight), >= 0. Default 1e-2.
         factored_damping: damp A and B each instead of their product. Default False.
         stat_decay: coefficient of the averages A and B in [0, 1). Default 0.95.
         kl_clip: bound on the step's length in the metric, > 0, or None. Default None.
@@ -127,7 +129,7 @@ class KFAC(RuleOptimizer):
         momentum: float | Tensor = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
-        damping: float = 1e-3,
+        damping: float = 1e-2,
         factored_damping: bool = False,
         stat_decay: float = 0.95,
         kl_clip: float | None = None,
@@ -199,7 +201,7 @@ class KFAC(RuleOptimizer):
             raise TypeError(f"param_group must be a dict, got {param_group!r}")
         if "params" not in param_group:
             raise ValueError(f"param_group must hold 'params', got {', '.join(map(repr, param_group))}")
-        group = {**param_group, "params": _entries(param_group["params"])}
+        group = {**param_group, "params": self._named(_entries(param_group["params"]))}
         reject_misspelt("param_group", group, (*self.defaults, *self._aux, *GROUP_KEYS))
         aux = group.get("rule") == "aux"
         validate(group, None if aux else self.checks)
@@ -302,6 +304,13 @@ class KFAC(RuleOptimizer):
             if g is not None
         ]
 
+    def _named(self, entries: list[Any]) -> list[Any]:
+        """Give bare parameters their names in the model, where the groups so far have names."""
+        if not self.param_groups or "param_names" not in self.param_groups[0]:
+            return entries
+        names = {id(p): name for name, p in self._watch.model.named_parameters()}
+        return [(names[id(entry)], entry) if id(entry) in names else entry for entry in entries]
+
     def _preconditioner(self, layer: Layer, group: Mapping[str, Any]) -> ActivationKronecker:
         part = self.recipe(group).preconditioner
         assert isinstance(part, ActivationKronecker)
@@ -356,8 +365,10 @@ def _processes() -> int:
 
 
 def _groups(params: Any) -> list[dict[str, Any]]:
+    if isinstance(params, Tensor):
+        raise TypeError("params must be an iterable of tensors or groups, got one tensor")
     entries = _entries(params)
-    groups = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
+    groups = entries if not entries or isinstance(entries[0], dict) else [{"params": entries}]
     return [{**group, "params": _entries(group["params"])} for group in groups]
 
 

@@ -37,7 +37,7 @@ class ActivationKronecker(Preconditioner):
     eigendecomposition needed a second attempt).
     """
 
-    damping: float = 1e-3
+    damping: float = 1e-2
     stat_decay: float = 0.95
     factored_damping: bool = False
     precondition_frequency: int = 10

@@ -39,11 +39,11 @@ class KFACPreconditioner:
         >>> import torch, steepest
         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-        >>> with steepest.KFACPreconditioner(model, damping=1e-2) as kfac:
+        >>> with steepest.KFACPreconditioner(model, kl_clip=1e-3) as kfac:
         ...     for _ in range(3):
         ...         optimizer.zero_grad()
         ...         model(torch.randn(16, 8)).square().mean().backward()
-        ...         kfac.precondition()
+        ...         kfac.precondition(lr=0.05)
         ...         optimizer.step()
     """
 
@@ -51,7 +51,7 @@ class KFACPreconditioner:
         self,
         model: nn.Module,
         *,
-        damping: float = 1e-3,
+        damping: float = 1e-2,
         factored_damping: bool = False,
         stat_decay: float = 0.95,
         kl_clip: float | None = None,
