@@ -30,7 +30,7 @@ from steepest.views import as_stack, compute_dtype, initial_state
 
 
 class KFAC(RuleOptimizer):
-    """K-FAC: every layer's gradient in the metric of its inputs and output gradients.
+    """KFAC: every layer's gradient in the metric of its inputs and output gradients.
 
     Formula:
         [W b] is one m x n matrix with gradient G; A averages g g^T, B averages [x; 1] [x; 1]^T
@@ -105,7 +105,7 @@ class KFAC(RuleOptimizer):
 
     Source:
         Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature, arXiv
-        1503.05671; convolutions: arXiv 1602.01407; eigenvalue form and expand setting: arXiv 2311.00636;
+        1503.05671; convolutions: arXiv 1602.01407; shared weights (expand): arXiv 2311.00636;
         input statistics alone: Benzing, Gradient Descent on Neurons, arXiv 2201.12250.
 
     Example:
