@@ -7,7 +7,8 @@
     True
 
 ``print(report)`` shows every check; :func:`parametrize_checks` makes one pytest test of each;
-``steepest check module:Class`` does the same from a shell.
+``steepest check module:Class`` does the same from a shell. :func:`invariance` measures to which changes of
+coordinates an optimizer is invariant.
 """
 
 from steepest.checks import (
@@ -24,6 +25,7 @@ from steepest.checks import (
     stepping,
 )
 from steepest.checks.command import main_check
+from steepest.checks.invariances import invariance, invariance_table, main_invariance
 from steepest.checks.registry import CLAUSES, all_checks
 from steepest.checks.report import CheckReport, CheckResult
 from steepest.checks.run import check_optimizer
@@ -35,7 +37,10 @@ __all__ = [
     "CheckResult",
     "all_checks",
     "check_optimizer",
+    "invariance",
+    "invariance_table",
     "main_check",
+    "main_invariance",
     "parametrize_checks",
 ]
 

@@ -241,6 +241,32 @@ def check(
     )
 
 
+@app.command()
+def invariance(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAMES]...", help="Optimizers, or module:Class. Default: the library's."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps of each trajectory.")] = 30,
+    model: Annotated[
+        list[str] | None, typer.Option(help="linear, mlp or pixels. Default: the first two.")
+    ] = None,
+    strength: Annotated[float, typer.Option(help="How far the new coordinates are from the old.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of weights, batches and coordinates.")] = 0,
+    kwargs: Annotated[str | None, typer.Option(help="Constructor arguments as a JSON object.")] = None,
+    out: Annotated[list[Path] | None, typer.Option(help="Picture (.png) or table (.md) to write.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
+) -> None:
+    """Measure to which changes of coordinates optimizers are invariant, beside what theory predicts."""
+    from steepest.checks import main_invariance
+
+    raise typer.Exit(
+        main_invariance(
+            names, steps=steps, models=model, strength=strength, seed=seed, kwargs=kwargs, out=out, json=json
+        )
+    )
+
+
 def _conclude(console: Console, records: list[RunRecord], out: Path, command: str | None) -> bool:
     """Print the table and the failures, write the report; return whether any run worked."""
     if not records:
