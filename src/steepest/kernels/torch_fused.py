@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from steepest.preconditioners import Diagonal
 from steepest.rule import Rule
 
 
+@lru_cache(maxsize=256)
 def is_adam(rule: Rule) -> bool:
     """Return whether a rule is Adam or AdamW; its numbers come from the groups and do not matter."""
     if not isinstance(rule.momentum, EMA) or not isinstance(rule.preconditioner, Diagonal):

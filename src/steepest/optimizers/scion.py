@@ -114,7 +114,8 @@ class ClippedScion(RuleOptimizer):
         d <- momentum d + (1 - momentum) G
         S = sum over all layers of <d, radius u(d)>,  eta = min(1, S / rho)
         W <- W - lr eta radius u(d)
-        constrained: v = W + radius u(d), S = sum of <d, v>, W <- W - lr eta v
+        constrained: v = W + radius u(d), S = sum of <d, v>, W <- W - lr eta v. Outside the ball S can be
+        negative; eta is then 0, since a negative one would lead further out.
 
     Neighbours:
         Scion for rho -> 0. Steepest descent with the sharp operator for rho -> infinity.
