@@ -347,6 +347,19 @@ def test_a_skipped_step_forgets_its_batch():
     assert optimizer._watch.layers[0].pending.inputs is None
 
 
+def test_several_processes_are_refused(monkeypatch):
+    model = network()
+    optimizer, filter_ = KFAC(model, 0.1), KFACPreconditioner(model)
+    model(torch.zeros(2, 3, dtype=torch.int64)).sum().backward()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    before = copy.deepcopy(model)
+    for move in (optimizer.step, filter_.precondition):
+        with pytest.raises(RuntimeError, match="between the 4 of the default group"):
+            move()
+    assert same(model, before)
+
+
 @pytest.mark.parametrize(("m", "n"), [(1, 6), (6, 1), (1, 1)])
 def test_one_row_or_column(m, n):
     model = nn.Linear(n, m, bias=False)

@@ -20,7 +20,7 @@ from steepest.preconditioners.kfac import ActivationKronecker
 from steepest.preconditioners.kfac.direction import FACTOR_STATE, layer_direction, layer_state, observes_next
 from steepest.preconditioners.kfac.factors import kl_factor, squared_length
 from steepest.preconditioners.kfac.front import restored
-from steepest.preconditioners.kfac.hooks import LayerWatch
+from steepest.preconditioners.kfac.hooks import LayerWatch, require_one_process
 from steepest.preconditioners.kfac.layers import Layer
 from steepest.preconditioners.kfac.options import KFAC_CHECKS
 from steepest.rule import Rule
@@ -279,11 +279,8 @@ class KFAC(RuleOptimizer):
             raise RuntimeError(
                 f"{describe(group, i)} is in a group of K-FAC layers, but no layer of the model has it"
             )
-        if found and (count := _processes()) > 1:
-            raise RuntimeError(
-                f"KFAC does not average its covariances over processes: weights would differ "
-                f"between the {count} of the default group"
-            )
+        if found:
+            require_one_process()
         return found
 
     def _directions(self, layer: Layer, group: dict[str, Any]) -> list[_Move]:
@@ -357,11 +354,6 @@ class _Move:
     group: dict[str, Any]
     grad: Tensor
     direction: Tensor
-
-
-def _processes() -> int:
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if there else 1
 
 
 def _groups(params: Any) -> list[dict[str, Any]]:

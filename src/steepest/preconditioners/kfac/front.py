@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steepest.hypers import validate
 from steepest.preconditioners.kfac.direction import layer_direction, layer_state, observes_next
 from steepest.preconditioners.kfac.factors import ActivationKronecker, kl_factor, squared_length
-from steepest.preconditioners.kfac.hooks import LayerWatch
+from steepest.preconditioners.kfac.hooks import LayerWatch, require_one_process
 from steepest.preconditioners.kfac.layers import Layer
 from steepest.preconditioners.kfac.options import KFAC_CHECKS
 
@@ -102,6 +102,7 @@ class KFACPreconditioner:
         moved: list[tuple[Tensor, Tensor]] = []
         try:
             active = [a for a in self._watch.layers if any(p.grad is not None for p in a.parameters)]
+            require_one_process()
             for layer in active:
                 if layer.name not in self.state:
                     self._watch.require(layer)

@@ -171,6 +171,16 @@ class LayerWatch:
             self._remove.detach()
 
 
+def require_one_process() -> None:
+    """Raise if the default process group has several members."""
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if there and (count := torch.distributed.get_world_size()) > 1:
+        raise RuntimeError(
+            f"K-FAC does not average its covariances over processes: weights would differ "
+            f"between the {count} of the default group"
+        )
+
+
 def _remove_all(handles: list[RemovableHandle]) -> None:
     while handles:
         handles.pop().remove()
