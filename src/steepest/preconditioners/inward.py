@@ -30,8 +30,8 @@ class OneWay(Coordinates):
 class InwardOnly(Preconditioner):
     """``inner`` decides what the oracle sees, but the step stays in the unit ball of the base norm.
 
-    S = u(into(M)) instead of back(u(into(M))): not steepest descent in a preconditioned norm, but in use, since
-    the step keeps the plain norm's length and lr. <M, S> may be negative in principle.
+    S = u(into(M)) instead of back(u(into(M))): not steepest descent in a preconditioned norm, but in use,
+    since the step keeps the plain norm's length and lr. <M, S> may be negative in principle.
     """
 
     inner: Preconditioner
