@@ -39,7 +39,7 @@ class SOAP(RuleOptimizer):
     State:
         ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape; ``left``, ``left_basis`` (m, m) and
         ``right``, ``right_basis`` (n, n); ``unit``, ``left_unit``, ``right_unit``, ``step`` and
-        ``fallbacks``: 8 mn + 8 m^2 + 8 n^2 + 20 bytes for a float32 m x n matrix. A side longer than
+        ``fallbacks``: 8 mn + 8 m^2 + 8 n^2 + 24 bytes for a float32 m x n matrix. A side longer than
         ``max_precondition_dim`` has none of its four. ``fallbacks`` counts the bases for which the first
         attempt failed.
 
