@@ -49,7 +49,7 @@ def test_is_the_published_rule(choice):
     batches = list(
         zip(gradients((EXAMPLES, IN), 22, seed=3), gradients((EXAMPLES, OUT), 22, seed=4), strict=True)
     )
-    hypers: dict[str, Any] = {"lr": 0.01, "precondition_frequency": 1, **choice}
+    hypers: dict[str, Any] = {"lr": 0.01, "damping": 1e-3, "precondition_frequency": 1, **choice}
     expected = kfac_mlp(weights, batches, **hypers)
 
     model = network(weights)
