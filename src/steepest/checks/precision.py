@@ -4,8 +4,10 @@ How a hidden cast shows: a step is a function of gradients, weights and lr. Its 
 relative perturbation of 1e-9, must equal its slope measured with larger ones. A value that passes through
 float32 (spacing 6e-8) or bfloat16 (4e-3) does not see the small perturbation, so the slopes differ by
 whatever that path contributes: 1e-5 is the larger one that float32 sees and 3e-3 the one that bfloat16 sees.
-A rule that jumps (a sign) has slope zero except where an entry crosses the jump, so slopes are compared entry
-by entry and a few entries may disagree.
+A rule that jumps (a sign) has slope zero except where an entry crosses the jump. So slopes are compared entry
+by entry, a few entries may disagree, and one that reacts to neither 1e-9 nor 1e-5 is left out at 3e-3.
+A statistic that has seen fewer gradients than it has dimensions is singular, and its inverse root reacts in
+proportion to nothing, so gradients are perturbed only once it is not.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from torch import Tensor
 from steepest.checks.registry import check, expect
 from steepest.checks.subject import Subject, need, noise, state_of, state_tensors
 
-_SMALL, _LARGE, _STEPS = 1e-9, (1e-5, 3e-3), 6
+_SMALL, _LARGE = 1e-9, (1e-5, 3e-3)
+_STEPS, _SETTLED = 16, 10  # gradients are perturbed from step 10 on
 _MANY = 0.3  # fraction of a parameter's entries
 
 
@@ -38,7 +41,8 @@ def _end(subject: Subject, *, gradients: float = 0.0, weights: float = 0.0, lr: 
         group["lr"] = float(group["lr"]) * (1.0 + lr)
 
     def gradient(t: int, index: int, param: Tensor) -> Tensor:
-        clean = noise(param.shape, t, index) * _wobble(param.shape, 31 * t + index + 50, gradients)
+        size = gradients if t >= _SETTLED else 0.0
+        clean = noise(param.shape, t, index) * _wobble(param.shape, 31 * t + index + 50, size)
         return clean.to(param.device, param.dtype)
 
     return subject.run(optimizer, params, _STEPS, gradient=gradient)
@@ -50,10 +54,13 @@ def _slopes(run: Callable[[float], list[Tensor]], size: float) -> list[Tensor]:
 
 def _act_in_proportion(what: str, run: Callable[[float], list[Tensor]], *, must_react: bool) -> None:
     floors = [1e-4 * value.norm().item() for value in run(0.0)]
-    smalls, reacted = _slopes(run, _SMALL), False
+    smalls, reacted, jumping = _slopes(run, _SMALL), False, set()
     for size in _LARGE:
-        for small, large, floor in zip(smalls, _slopes(run, size), floors, strict=True):
+        larges = _slopes(run, size)
+        for index, (small, large, floor) in enumerate(zip(smalls, larges, floors, strict=True)):
             if max(small.norm().item(), large.norm().item()) < floor:
+                jumping.add(index)
+            if index in jumping:
                 continue
             reacted = True
             typical = max(large.norm().item(), floor) / large.numel() ** 0.5
