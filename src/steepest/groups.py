@@ -32,15 +32,15 @@ def split(
     rule = group.get("rule")
     if rule == "aux":
         return [{**aux_options, **group}]
-    entries = _entries(group["params"])
+    entries = entries_of(group["params"])
     batch_dims = group.get("batch_dims", 0)
-    taken = [not matrix_only or is_matrix(_tensor(entry), batch_dims) for entry in entries]
+    taken = [not matrix_only or is_matrix(tensor_of(entry), batch_dims) for entry in entries]
     others = [entry for entry, yes in zip(entries, taken, strict=True) if not yes]
     if rule == "matrix":
         if others:
             raise ValueError(
                 f"rule='matrix' needs parameters of two or more dimensions, got one of shape "
-                f"{tuple(_tensor(others[0]).shape)}; leave 'rule' out or give it rule='aux'"
+                f"{tuple(tensor_of(others[0]).shape)}; leave 'rule' out or give it rule='aux'"
             )
         return [dict(group)]
     matrices = [entry for entry, yes in zip(entries, taken, strict=True) if yes]
@@ -53,7 +53,8 @@ def split(
     return parts
 
 
-def _entries(params: Any) -> list[Any]:
+def entries_of(params: Any) -> list[Any]:
+    """Return what a group holds as a list of tensors or (name, tensor) pairs."""
     if isinstance(params, Tensor):
         return [params]
     if isinstance(params, set):
@@ -61,7 +62,8 @@ def _entries(params: Any) -> list[Any]:
     return list(params)
 
 
-def _tensor(entry: Any) -> Tensor:
+def tensor_of(entry: Any) -> Tensor:
+    """Return the tensor of an entry of a group."""
     tensor = entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
     if not isinstance(tensor, Tensor):
         raise TypeError(f"params must hold tensors or (name, tensor) pairs, got {type(tensor).__name__}")

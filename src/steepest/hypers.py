@@ -14,7 +14,7 @@ from torch import Tensor
 Check = Callable[[str, Any], None]
 
 
-def _number(low: float, high: float = math.inf, *, ends: str = "[)") -> Check:
+def number(low: float, high: float = math.inf, *, ends: str = "[)") -> Check:
     """Accept a number, or a tensor of one number, between two ends that belong to the range or not."""
     allowed = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
 
@@ -25,14 +25,12 @@ def _number(low: float, high: float = math.inf, *, ends: str = "[)") -> Check:
                     f"{name} must be a number in {allowed} or a tensor holding one, got a tensor of shape "
                     f"{tuple(value.shape)} and dtype {value.dtype}"
                 )
-            number = float(value)
+            read = float(value)
         elif isinstance(value, numbers.Real) and not isinstance(value, bool):
-            number = float(value)
+            read = float(value)
         else:
             raise TypeError(f"{name} must be a number in {allowed}, got {value!r}")
-        inside = (
-            low < number < high or (number == low and ends[0] == "[") or (number == high and ends[1] == "]")
-        )
+        inside = low < read < high or (read == low and ends[0] == "[") or (read == high and ends[1] == "]")
         if not inside:
             raise ValueError(f"{name} must be in {allowed}, got {value!r}")
 
@@ -45,20 +43,23 @@ def _two_numbers(*ends: str) -> Check:
             allowed = " and ".join(dict.fromkeys(f"[0, 1{end}" for end in ends))
             raise ValueError(f"{name} must be two numbers in {allowed}, got {value!r}")
         for i, (beta, end) in enumerate(zip(value, ends, strict=True)):
-            _number(0, 1, ends=f"[{end}")(f"{name}[{i}]", beta)
+            number(0, 1, ends=f"[{end}")(f"{name}[{i}]", beta)
 
     return check
 
 
-def _optional(check: Check) -> Check:
-    def optional(name: str, value: Any) -> None:
+def optional(check: Check) -> Check:
+    """Accept None, and what another check accepts."""
+
+    def or_none(name: str, value: Any) -> None:
         if value is not None:
             check(name, value)
 
-    return optional
+    return or_none
 
 
-def _integer(low: int | None = None) -> Check:
+def integer(low: int | None = None) -> Check:
+    """Accept an integer, at least ``low``."""
     allowed = "an integer" if low is None else f"an integer >= {low}"
 
     def check(name: str, value: Any) -> None:
@@ -70,7 +71,9 @@ def _integer(low: int | None = None) -> Check:
     return check
 
 
-def _one_of(*choices: Any) -> Check:
+def one_of(*choices: Any) -> Check:
+    """Accept one of a few values."""
+
     def check(name: str, value: Any) -> None:
         # Not `in`: 1 == True, and a string must not match a number.
         if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
@@ -80,35 +83,35 @@ def _one_of(*choices: Any) -> Check:
 
 
 CHECKS: dict[str, Check] = {
-    "lr": _number(0),
-    "momentum": _number(0, 1),
+    "lr": number(0),
+    "momentum": number(0, 1),
     "betas": _two_numbers(")", ")"),
-    "beta2": _number(0, 1),
-    "eps": _number(0),
-    "weight_decay": _number(0),
-    "radius": _number(0, ends="()"),
-    "rho": _number(0, ends="()"),
-    "initial_accumulator_value": _number(0),
-    "accumulate": _one_of("ema", "sum"),
-    "polyak": _one_of(True, False),
-    "decoupled": _one_of(True, False),
-    "constrained": _one_of(True, False),
-    "nesterov": _one_of(True, False),
-    "steps": _integer(1),
-    "threshold": _integer(0),
-    "shift": _integer(),
-    "momentum_init": _one_of("zero", "gradient"),
-    "maximize": _one_of(True, False),
-    "fused": _one_of(None, True, False),
-    "nonfinite": _one_of(None, "raise", "skip", "propagate"),
-    "precondition_frequency": _integer(1),
-    "max_precondition_dim": _integer(1),
-    "shampoo_beta": _optional(_number(0, 1)),
-    "include_current": _one_of(True, False),
-    "ema": _number(0, 1),
-    "averaged": _one_of(True, False),
-    "batch_dims": _integer(0),
-    "rule": _one_of("matrix", "aux"),
+    "beta2": number(0, 1),
+    "eps": number(0),
+    "weight_decay": number(0),
+    "radius": number(0, ends="()"),
+    "rho": number(0, ends="()"),
+    "initial_accumulator_value": number(0),
+    "accumulate": one_of("ema", "sum"),
+    "polyak": one_of(True, False),
+    "decoupled": one_of(True, False),
+    "constrained": one_of(True, False),
+    "nesterov": one_of(True, False),
+    "steps": integer(1),
+    "threshold": integer(0),
+    "shift": integer(),
+    "momentum_init": one_of("zero", "gradient"),
+    "maximize": one_of(True, False),
+    "fused": one_of(None, True, False),
+    "nonfinite": one_of(None, "raise", "skip", "propagate"),
+    "precondition_frequency": integer(1),
+    "max_precondition_dim": integer(1),
+    "shampoo_beta": optional(number(0, 1)),
+    "include_current": one_of(True, False),
+    "ema": number(0, 1),
+    "averaged": one_of(True, False),
+    "batch_dims": integer(0),
+    "rule": one_of("matrix", "aux"),
 }
 """What each name may hold, wherever it appears; the parts of a rule check their own structural choices."""
 

@@ -43,6 +43,7 @@ class KFACOnLayers(KFAC):
             damping=damping,
             stat_decay=stat_decay,
             precondition_frequency=precondition_frequency,
+            kl_clip=None,  # one length for the whole network: groups would not be independent
             aux=aux,
             maximize=maximize,
             fused=fused,

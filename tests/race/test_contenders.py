@@ -5,8 +5,10 @@ import race_toys
 import torch
 
 from steepest import ANDI, Muon
+from steepest.catalogue import methods
 from steepest.race.contenders import DEFAULTS, parse_contender, parse_contenders
 from steepest.race.records import RaceError
+from steepest.race.task import load_task
 
 
 def test_default_race_is_the_six_with_the_reference_first() -> None:
@@ -79,3 +81,22 @@ def test_a_hybrid_gets_embeddings_and_heads_as_auxiliary() -> None:
     }
     plain = parse_contender("SGD").build(network, race_toys.task, lr=0.1, aux_lr=None)
     assert [len(group["params"]) for group in plain.param_groups] == [4]
+
+
+def test_all_stands_for_every_method_and_each_can_be_built():
+    task = load_task("digits")
+    contenders = parse_contenders("all")
+    names = [contender.name for contender in contenders]
+    assert set(methods()) - {"Steepest"} <= set(names)
+    assert len(names) == len(set(names))
+    for contender in contenders:
+        model = task.model(task.data())
+        optimizer = contender.build(model, task, 1e-3, 1e-2)
+        held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+        assert sorted(held) == sorted(id(p) for p in model.parameters())
+        if contender.is_hybrid():
+            heads = {id(p) for name, p in model.named_parameters() if task.is_auxiliary(name)}
+            assert heads
+            for group in optimizer.param_groups:
+                if heads & {id(p) for p in group["params"]}:
+                    assert (group["rule"], group["lr"]) == ("aux", 1e-2)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from steepest import stepping
 from steepest.apply import apply_
-from steepest.groups import SHARED_KEYS, _entries, _tensor, describe
+from steepest.groups import SHARED_KEYS, describe, entries_of, tensor_of
 from steepest.hypers import reject_misspelt, resolve, validate
 from steepest.momentum import HeavyBall
 from steepest.optimizer import GROUP_KEYS, RuleOptimizer
@@ -56,8 +56,8 @@ class KFAC(RuleOptimizer):
 
     From AdamW:
         There is no fixed ratio: lr is in units of a natural-gradient step, and 1 is the whole of it. Begin at
-        0.03 with ``kl_clip=1e-3``, which makes lr matter little, or at 0.003 without; then sweep damping by
-        tens. The first bases come from one batch: without a clip they can send the steps until the next
+        0.03; the clip makes lr matter little. Without it begin at 0.003. Then sweep damping
+        by tens. The first bases come from one batch: without a clip they can send the steps until the next
         refresh far off.
 
     State:
@@ -85,7 +85,8 @@ class KFAC(RuleOptimizer):
             at a weight), >= 0. Default 1e-2.
         factored_damping: damp A and B each instead of their product. Default False.
         stat_decay: coefficient of the averages A and B in [0, 1). Default 0.95.
-        kl_clip: bound on the step's length in the metric, > 0, or None. Default None.
+        kl_clip: bound on the step's length in the metric, > 0, or None for no bound. Default 1e-3: the first
+            bases come from a single batch, and unbounded steps in them often diverge.
         precondition_frequency: steps between eigendecompositions. Default 10.
         statistics_frequency: steps between the steps that gather statistics. Default 1.
         statistics: ``"both"`` or ``"input"``. Default ``"both"``.
@@ -111,7 +112,7 @@ class KFAC(RuleOptimizer):
     Example:
         >>> import torch, steepest
         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2))
-        >>> optimizer = steepest.KFAC(model, lr=0.05, kl_clip=1e-3)
+        >>> optimizer = steepest.KFAC(model, lr=0.05)
         >>> model(torch.randn(16, 8)).square().mean().backward()
         >>> optimizer.step()
         >>> optimizer.remove_hooks()
@@ -132,7 +133,7 @@ class KFAC(RuleOptimizer):
         damping: float = 1e-2,
         factored_damping: bool = False,
         stat_decay: float = 0.95,
-        kl_clip: float | None = None,
+        kl_clip: float | None = 1e-3,
         precondition_frequency: int = 10,
         statistics_frequency: int = 1,
         statistics: str = "both",
@@ -201,20 +202,20 @@ class KFAC(RuleOptimizer):
             raise TypeError(f"param_group must be a dict, got {param_group!r}")
         if "params" not in param_group:
             raise ValueError(f"param_group must hold 'params', got {', '.join(map(repr, param_group))}")
-        group = {**param_group, "params": self._named(_entries(param_group["params"]))}
+        group = {**param_group, "params": self._named(entries_of(param_group["params"]))}
         reject_misspelt("param_group", group, (*self.defaults, *self._aux, *GROUP_KEYS))
         aux = group.get("rule") == "aux"
         validate(group, None if aux else self.checks)
         found = [] if aux else self._watch.find({id(p) for p in _tensors(group)})
         mine = set() if aux else {id(p) for layer in [*self._watch.layers, *found] for p in layer.parameters}
-        others = [entry for entry in group["params"] if id(_tensor(entry)) not in mine]
-        own = [entry for entry in group["params"] if id(_tensor(entry)) in mine]
+        others = [entry for entry in group["params"] if id(tensor_of(entry)) not in mine]
+        own = [entry for entry in group["params"] if id(tensor_of(entry)) in mine]
         if own and group.get("batch_dims", 0):
             raise ValueError(f"batch_dims must be 0 for K-FAC layers, got {group['batch_dims']!r}")
         if others and group.get("rule") == "matrix":
             raise ValueError(
                 f"rule='matrix' needs parameters of K-FAC layers, got one of shape "
-                f"{tuple(_tensor(others[0]).shape)} that is not; leave 'rule' out or give it rule='aux'"
+                f"{tuple(tensor_of(others[0]).shape)} that is not; leave 'rule' out or give it rule='aux'"
             )
         count = len(self.param_groups)
         try:
@@ -359,10 +360,10 @@ class _Move:
 def _groups(params: Any) -> list[dict[str, Any]]:
     if isinstance(params, Tensor):
         raise TypeError("params must be an iterable of tensors or groups, got one tensor")
-    entries = _entries(params)
+    entries = entries_of(params)
     groups = entries if not entries or isinstance(entries[0], dict) else [{"params": entries}]
-    return [{**group, "params": _entries(group["params"])} for group in groups]
+    return [{**group, "params": entries_of(group["params"])} for group in groups]
 
 
 def _tensors(group: Mapping[str, Any]) -> list[Tensor]:
-    return [_tensor(entry) for entry in _entries(group["params"])]
+    return [tensor_of(entry) for entry in entries_of(group["params"])]

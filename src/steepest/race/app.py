@@ -108,8 +108,8 @@ def race(
         str,
         typer.Option(
             help="Comma-separated names or module:Class of any torch optimizer, each with fixed arguments if "
-            f"wanted, as in 'SGD(nesterov=True)'. 'default' stands for {', '.join(DEFAULTS)}. "
-            "AdamW always races."
+            "wanted, as in 'SGD(nesterov=True)'. 'all' stands for every method of the library, 'default' for "
+            f"{', '.join(DEFAULTS)}. AdamW always races."
         ),
     ] = "default",
     lr_grid: Annotated[

@@ -13,6 +13,7 @@ from torch import nn
 
 import steepest
 from steepest._resolve import TargetError, load_target, public_optimizers, suggest
+from steepest.catalogue import methods
 from steepest.race.records import RaceError
 from steepest.race.task import Task, one_line
 
@@ -26,6 +27,15 @@ DEFAULTS: dict[str, tuple[str, dict[str, Any], float]] = {
     "MuAdam": ("steepest:MuAdam", {}, 1e-3),
     "MuAdamSANIA": ("steepest:MuAdamSANIA", {}, 1e-4),
     "SGD": ("torch.optim:SGD", {"momentum": 0.9}, 1e-1),
+}
+# What others of the library need to race by name alone: an argument without a default, a start for their
+# search where the class has no default rate.
+REQUIRED: dict[str, tuple[dict[str, Any], float]] = {
+    "AdamSANIA": ({}, 1e-4),
+    "ClippedScion": ({"rho": 1.0}, 1e-2),
+    "KFAC": ({}, 1e-2),
+    "NormalizedSGD": ({}, 3.16e-2),
+    "Scion": ({}, 1e-2),
 }
 REFERENCE = "AdamW"
 FALLBACK_LR = 1e-2
@@ -64,12 +74,21 @@ class Contender:
         """Say whether the class takes matrices itself and gives the rest to an auxiliary AdamW (`aux`)."""
         return "aux" in inspect.signature(self.load()).parameters
 
+    def takes_model(self) -> bool:
+        """Say whether the class is built from the model (KFAC, which watches its layers)."""
+        return next(iter(inspect.signature(self.load()).parameters)) == "model"
+
     def build(self, model: nn.Module, task: Task, lr: float, aux_lr: float | None) -> torch.optim.Optimizer:
         """Construct the optimizer for a model; a hybrid gets the task's embeddings and heads as auxiliary."""
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         arguments = {"lr": lr, **self.kwargs}
-        groups: list[Any] = [p for _, p in trainable]
-        if self.is_hybrid():
+        groups: Any = [p for _, p in trainable]
+        if self.takes_model():
+            auxiliary = [name for name, p in trainable if p.ndim > 1 and task.is_auxiliary(name)]
+            arguments["skip"] = [name.rpartition(".")[0] for name in auxiliary]
+            arguments["aux"] = {"lr": aux_lr, **(self.kwargs.get("aux") or {})}
+            groups = model
+        elif self.is_hybrid():
             hidden = [p for name, p in trainable if not task.is_auxiliary(name)]
             rest = [p for name, p in trainable if task.is_auxiliary(name)]
             groups = [{"params": hidden}, {"params": rest, "rule": "aux"}]
@@ -96,6 +115,9 @@ def parse_contender(text: str) -> Contender:
         target, fixed, start = DEFAULTS[head]
         return _checked(Contender(head + arguments, target, {**fixed, **kwargs}, start))
     module = "steepest" if hasattr(steepest, head) else "torch.optim"
+    if head in REQUIRED:
+        fixed, start = REQUIRED[head]
+        return _checked(Contender(head + arguments, f"{module}:{head}", {**fixed, **kwargs}, start))
     return _checked(_with_default_lr(Contender(head + arguments, f"{module}:{head}", kwargs)))
 
 
@@ -116,14 +138,15 @@ def _with_default_lr(contender: Contender) -> Contender:
 
 
 def parse_contenders(text: str) -> list[Contender]:
-    """Read a comma-separated list; ``default`` stands for the six of the default race.
+    """Read a comma-separated list; ``default`` stands for the six of the default race, ``all`` for those and
+    every other method of the library.
 
     The reference AdamW is always the first: hybrids take their auxiliary learning rate from it, and every
     verdict is against it. Of two contenders with one name, the later is shown with its module.
     """
     contenders = [parse_contender(REFERENCE)]
     for item in _split(text):
-        for name in DEFAULTS if item == "default" else (item,):
+        for name in _groups().get(item, (item,)):
             contender = parse_contender(name)
             if any(c.text == contender.text for c in contenders):
                 continue
@@ -131,6 +154,11 @@ def parse_contenders(text: str) -> list[Contender]:
                 contender = replace(contender, name=contender.text)
             contenders.append(contender)
     return contenders
+
+
+def _groups() -> dict[str, tuple[str, ...]]:
+    others = [name for name in methods() if name not in (*DEFAULTS, "Steepest")]
+    return {"default": tuple(DEFAULTS), "all": (*DEFAULTS, *others)}
 
 
 def _split(text: str) -> list[str]:

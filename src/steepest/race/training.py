@@ -182,12 +182,19 @@ class _Run:
     def _evaluate(self, task: Task, data: Any) -> None:
         assert self.model is not None
         self.model.eval()
+        self._switch("eval")
         with torch.no_grad():
             self.metrics = {name: float(value) for name, value in task.evaluate(self.model, data).items()}
         self.model.train()
+        self._switch("train")
         if "val_loss" not in self.metrics:
             raise ValueError(f"evaluate must return 'val_loss', got {', '.join(self.metrics) or 'nothing'}")
         self.val_curve.append((self.step, self.metrics["val_loss"]))
+
+    def _switch(self, mode: str) -> None:
+        """Let an optimizer that evaluates other weights than it trains (SPlus) exchange them."""
+        if callable(change := getattr(self.optimizer, mode, None)):
+            change()
 
     def trainable(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad] if self.model is not None else []

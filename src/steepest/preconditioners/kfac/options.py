@@ -1,13 +1,13 @@
 """What the options of K-FAC may be."""
 
-from steepest.hypers import Check, _integer, _number, _one_of, _optional
+from steepest.hypers import Check, integer, number, one_of, optional
 
 KFAC_CHECKS: dict[str, Check] = {
-    "damping": _number(0),
-    "stat_decay": _number(0, 1),
-    "factored_damping": _one_of(True, False),
-    "kl_clip": _optional(_number(0, ends="()")),
-    "precondition_frequency": _integer(1),
-    "statistics_frequency": _integer(1),
-    "statistics": _one_of("both", "input"),
+    "damping": number(0),
+    "stat_decay": number(0, 1),
+    "factored_damping": one_of(True, False),
+    "kl_clip": optional(number(0, ends="()")),
+    "precondition_frequency": integer(1),
+    "statistics_frequency": integer(1),
+    "statistics": one_of("both", "input"),
 }
