@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: race test lint blocks examples docs clean
+.PHONY: race test lint blocks examples bench docs clean
 
 race: $(READY)
 	$(BIN)/steepest race $(ARGS)
@@ -22,6 +22,9 @@ blocks: $(READY)
 
 examples: $(READY)
 	for example in examples/*.py; do echo "$$example"; $(BIN)/python $$example || exit 1; done
+
+bench: $(READY)
+	$(BIN)/python benchmarks/step_time.py $(ARGS)
 
 # The pages of the methods and the README's table, from docstrings and recipes.
 docs: $(READY)
