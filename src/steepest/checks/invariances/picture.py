@@ -14,7 +14,7 @@ ROUNDING, LARGEST = -16.0, 1.0
 """Ends of the colour scale: powers of ten."""
 
 
-def draw(rows: Sequence[Row], path: Path, dpi: int = 110) -> None:
+def draw(rows: Sequence[Row], path: Path, dpi: int = 100) -> None:
     """Write a PNG: a row for each method, deviations as number and shade (log10), frames where 0 is due.
 
     Raises:

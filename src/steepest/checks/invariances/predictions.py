@@ -78,8 +78,8 @@ PREDICTIONS: dict[str, Prediction] = {
     ),
     "ANDI": _says(
         "",
-        "r_i + c_j mixes the scales of rows and columns; a rotation changes the lengths of rows; "
-        "sqrt(|G|^2 + 1) knows the size of the loss.",
+        "r_i + c_j mixes the scales of rows and columns; a rotation changes the lengths of rows; the energy "
+        "floor knows the size of the loss.",
     ),
     "Shampoo": _says(
         "rotation loss",
@@ -104,7 +104,7 @@ PREDICTIONS: dict[str, Prediction] = {
     ),
     "KLSOAP": _says(
         "rotation",
-        "As SOAP; but the bases depend on the size of the loss against eigenvalues that start at 0.1.",
+        "As SOAP; but refreshed bases depend on the loss's size against eigenvalues that start at 0.1.",
     ),
     "KFAC": _says(
         "rows columns affine rotation",
@@ -148,7 +148,13 @@ def _forms() -> dict[str, dict[str, Contender]]:
         "AdamSANIA": {"AdamSANIA(polyak)": Contender("AdamSANIA", {"polyak": True})},
         # Above the dual norms of this problem, so that clipping acts.
         "ClippedScion": {"ClippedScion": Contender("ClippedScion", {"rho": 10.0})},
-        "KFAC": {"KFAC(input)": Contender("KFAC", {"statistics": "input"})},
+        # The clip is one number, the same in all affine coordinates, but it hides the size of the loss.
+        "KFAC": {
+            "KFAC": Contender("KFAC", {"kl_clip": None}),
+            "KFAC(input)": Contender("KFAC", {"kl_clip": None, "statistics": "input"}),
+        },
+        # The longer side of 10 x 9 has a singular factor at first, which multiplies rounding.
+        "OneSidedShampoo": {"OneSidedShampoo": Contender("OneSidedShampoo", {"side": "smaller"})},
         "Steepest": {
             "SPlus(skip)": Contender(
                 "Steepest", {"norm": Max(), "preconditioner": basis, "momentum": EMA(), "step": UnitLMO()}

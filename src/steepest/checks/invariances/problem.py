@@ -55,9 +55,9 @@ class Layer(nn.Module):
     def __init__(self, weight: Tensor, change: Map):
         super().__init__()
         self.change = change
-        self.linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float64)
-        with torch.no_grad():
-            self.linear.weight.copy_(change.new(weight))
+        # On the meta device nothing is drawn from the global random state.
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        self.linear.weight = nn.Parameter(change.new(weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W^T."""
