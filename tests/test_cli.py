@@ -27,7 +27,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "steepest.cli", *arguments],
+        [sys.executable, "-m", "steepest", *arguments],
         cwd=folder,
         env=dict(os.environ, PYTHONPATH=str(TOYS), OMP_NUM_THREADS="1"),
         stdout=subprocess.PIPE,
@@ -172,7 +172,7 @@ def test_an_unforeseen_error_is_one_line_too(monkeypatch, capsys) -> None:
     def broken(folder: Path):
         raise KeyError("unforeseen")
 
-    monkeypatch.setattr("steepest.race.app.latest_race", broken)
+    monkeypatch.setattr("steepest.cli.racing.latest_race", broken)
     assert main(["report"]) == 1
     assert capsys.readouterr().err == "steepest: KeyError: 'unforeseen' (STEEPEST_TRACEBACK=1 shows where)\n"
 

@@ -1,4 +1,4 @@
-"""The subcommands of `steepest`, and how their errors become one line."""
+"""`steepest race` and `steepest report`."""
 
 from __future__ import annotations
 
@@ -14,90 +14,23 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from steepest._resolve import TargetError
-from steepest._version import __version__
+from steepest.cli.terminal import UsageError, console
 from steepest.race.contenders import DEFAULTS, parse_contenders
 from steepest.race.executor import LocalWorkers
-from steepest.race.live import PLAIN_WIDTH, print_plan, print_results, progress
+from steepest.race.live import print_plan, print_results, progress
 from steepest.race.records import RaceError, RecordStore, RunRecord, read_records
 from steepest.race.report import write_report
 from steepest.race.runner import Race, Settings, latest_race, plan, run_race, write_manifest
 from steepest.race.search import Grid
 from steepest.race.statistics import Summary, summarize
-from steepest.race.task import BUILTIN, load_tasks, one_line
+from steepest.race.task import BUILTIN, load_tasks
 
 REPORT = "report.html"
-USAGE = 2
 INTERRUPTED = 130
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Race optimizers fairly on real tasks, look methods up, and check optimizer classes.",
-)
 
 Out = Annotated[Path, typer.Option(help="Folder of the records and the report.")]
 
 
-class UsageError(Exception):
-    """A wrong call; the message is one line."""
-
-
-def run(arguments: list[str]) -> int:
-    """Run a command line and return its exit code; whatever is wrong is one line on standard error."""
-    command = typer.main.get_command(app)
-    try:
-        code = command.main(args=arguments, prog_name="steepest", standalone_mode=False, obj=arguments)
-        return code if isinstance(code, int) else 0
-    except UsageError as error:
-        return _complain(str(error), USAGE)
-    except (RaceError, TargetError) as error:
-        return _complain(str(error), 1)
-    except typer.Exit as stop:
-        return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("stopped", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: nothing left to say
-        return 1
-    except Exception as error:
-        describe = getattr(error, "format_message", None)  # typer's own complaints about the call
-        if describe is not None:
-            return _complain(describe(), USAGE)
-        if os.environ.get("STEEPEST_TRACEBACK"):
-            raise
-        return _complain(f"{type(error).__name__}: {error} (STEEPEST_TRACEBACK=1 shows where)", 1)
-
-
-def _complain(message: str, code: int) -> int:
-    if message:
-        print(f"steepest: {one_line(message)}", file=sys.stderr)
-    return code
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"steepest {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
 def race(
     context: typer.Context,
     tasks: Annotated[
@@ -159,10 +92,10 @@ def race(
         raise UsageError(str(error)) from None
     workers = workers or _cores()
     command = shlex.join(["steepest", *context.obj])
-    console = _console()
+    screen = console()
     if plan_only:
         records = {r.key: r for r in read_records(out) if not (retry_failed and r.status == "failed")}
-        print_plan(console, plan(Race(settings, records)), workers, budget)
+        print_plan(screen, plan(Race(settings, records)), workers, budget)
         return
     with RecordStore(out) as store:
         if retry_failed:
@@ -171,7 +104,7 @@ def race(
         deadline = math.inf if budget is None else time.monotonic() + budget
         executor = LocalWorkers(workers, out / "workers.log")
         try:
-            with progress(console, contest.lanes()) as display:
+            with progress(screen, contest.lanes()) as display:
                 complete = run_race(contest, store, executor, display, deadline)
         except KeyboardInterrupt:
             print("\nsteepest: stopped; what is done is recorded, the same call goes on", file=sys.stderr)
@@ -179,7 +112,7 @@ def race(
         finally:
             executor.close()
             write_manifest(out, contest, command)
-        worked = _conclude(console, contest.relevant(), out, command)
+        worked = _conclude(screen, contest.relevant(), out, command)
         for lane in contest.lanes():
             if lane.note:
                 print(f"Note: {lane.task.name}, {lane.contender.name}: {lane.note}")
@@ -189,91 +122,21 @@ def race(
         raise typer.Exit(1)
 
 
-@app.command()
 def report(
     out: Annotated[Path, typer.Argument(help="Folder of a race.")] = Path("race-results"),
 ) -> None:
     """Print the table of a folder's latest race and write its report again from the records."""
     records, command = latest_race(out)
-    _conclude(_console(), records, out, command)
+    _conclude(console(), records, out, command)
 
 
-@app.command("list")
-def list_() -> None:
-    """List the optimizers of the library."""
-    from steepest.race.catalogue import print_list
-
-    print_list(_console())
-
-
-@app.command()
-def show(name: Annotated[str, typer.Argument(help="An optimizer of the library.")]) -> None:
-    """Explain an optimizer: formula, four choices, learning rate, cost, source, when not to use it."""
-    from steepest.race.catalogue import print_method
-
-    print_method(_console(), name)
-
-
-@app.command()
-def check(
-    target: Annotated[str, typer.Argument(metavar="module:Class", help="An optimizer class, or its name.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Count the strict checks too.")] = False,
-    kwargs: Annotated[str | None, typer.Option(help="Constructor arguments as a JSON object.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Names or groups of checks to run.")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Names or groups of checks to leave out.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
-    device: Annotated[str, typer.Option(help="Where the parameters live.")] = "cpu",
-) -> None:
-    """Check an optimizer class against PyTorch's contract, clause by clause."""
-    from steepest.checks import main_check
-
-    raise typer.Exit(
-        main_check(
-            target,
-            strict=strict,
-            kwargs=kwargs,
-            only=only,
-            skip=skip,
-            json=json,
-            device=device,
-            err=lambda line: print(line, file=sys.stderr),
-        )
-    )
-
-
-@app.command()
-def invariance(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAMES]...", help="Optimizers, or module:Class. Default: the library's."),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Steps of each trajectory.")] = 30,
-    model: Annotated[
-        list[str] | None, typer.Option(help="linear, mlp or pixels. Default: the first two.")
-    ] = None,
-    strength: Annotated[float, typer.Option(help="How far the new coordinates are from the old.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of weights, batches and coordinates.")] = 0,
-    kwargs: Annotated[str | None, typer.Option(help="Constructor arguments as a JSON object.")] = None,
-    out: Annotated[list[Path] | None, typer.Option(help="Picture (.png) or table (.md) to write.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
-) -> None:
-    """Measure to which changes of coordinates optimizers are invariant, beside what theory predicts."""
-    from steepest.checks import main_invariance
-
-    raise typer.Exit(
-        main_invariance(
-            names, steps=steps, models=model, strength=strength, seed=seed, kwargs=kwargs, out=out, json=json
-        )
-    )
-
-
-def _conclude(console: Console, records: list[RunRecord], out: Path, command: str | None) -> bool:
+def _conclude(screen: Console, records: list[RunRecord], out: Path, command: str | None) -> bool:
     """Print the table and the failures, write the report; return whether any run worked."""
     if not records:
         print("Nothing has been run.")
         return False
     summary: Summary = summarize(records)
-    print_results(console, summary)
+    print_results(screen, summary)
     failed = [record for record in records if record.status == "failed"]
     if failed:
         print(f"\n{len(failed)} of {len(records)} runs failed (tracebacks in {out / 'workers.log'}):")

@@ -17,10 +17,6 @@ def main(arguments: list[str] | None = None) -> int:
     if any(find_spec(name) is None for name in NEEDED):
         print('The command needs more packages: pip install "steepest[race]"', file=sys.stderr)
         return 1
-    from steepest.race.app import run
+    from steepest.cli.app import run
 
     return run(sys.argv[1:] if arguments is None else arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

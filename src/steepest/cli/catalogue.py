@@ -1,15 +1,18 @@
-"""What `steepest list` and `steepest show` print."""
+"""`steepest list` and `steepest show`."""
 
 from __future__ import annotations
 
 import inspect
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from steepest._resolve import TargetError, suggest
 from steepest.catalogue import choices, methods, plain, sections, summary
+from steepest.cli.terminal import console
 from steepest.optimizer import RuleOptimizer
 
 TITLES = {
@@ -37,38 +40,40 @@ def find(name: str) -> type[RuleOptimizer]:
     return folded[name.casefold()]
 
 
-def print_list(console: Console) -> None:
-    """Print one line per optimizer."""
+def list_() -> None:
+    """List the optimizers of the library."""
+    screen = console()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
     for name, cls in methods().items():
         table.add_row(Text(name, style="bold"), Text(plain(summary(cls))))
-    console.print(table)
-    console.print("\n`steepest show NAME` explains one.", highlight=False, markup=False)
+    screen.print(table)
+    screen.print("\n`steepest show NAME` explains one.", highlight=False, markup=False)
 
 
-def print_method(console: Console, name: str) -> None:
-    """Print what there is to know of an optimizer."""
+def show(name: Annotated[str, typer.Argument(help="An optimizer of the library.")]) -> None:
+    """Explain an optimizer: formula, four choices, learning rate, cost, source, when not to use it."""
     cls = find(name)
-    _print(console, f"{cls.__name__}: {plain(summary(cls))}", "bold")
-    _print(console, f"steepest.{cls.__name__}{_signature(cls)}")
+    screen = console()
+    _print(screen, f"{cls.__name__}: {plain(summary(cls))}", "bold")
+    _print(screen, f"steepest.{cls.__name__}{_signature(cls)}")
     told = sections(cls)
     for key, title in TITLES.items():
         if key in told:
-            _section(console, title, plain(told[key]))
+            _section(screen, title, plain(told[key]))
         if key == "Formula":
-            _section(console, "Four choices", "\n".join(f"{k:15}{v}" for k, v in choices(cls).items()))
+            _section(screen, "Four choices", "\n".join(f"{k:15}{v}" for k, v in choices(cls).items()))
 
 
-def _section(console: Console, title: str, body: str) -> None:
-    _print(console, f"\n{title}", "bold")
+def _section(screen: Console, title: str, body: str) -> None:
+    _print(screen, f"\n{title}", "bold")
     for line in body.splitlines():
-        _print(console, f"  {line}")
+        _print(screen, f"  {line}")
 
 
-def _print(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style=style), soft_wrap=True)
+def _print(screen: Console, text: str, style: str = "") -> None:
+    screen.print(Text(text, style=style), soft_wrap=True)
 
 
 def _signature(cls: type) -> str:
