@@ -57,6 +57,9 @@ class Shampoo(RuleOptimizer):
     When not to use:
         For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``. Where
         memory for the factors is short: Muon needs none.
+        With ``precondition_frequency`` above 1 raise eps to about 1e-4 of the squared gradient norm, or use
+        grafting: a root of the first, rank-deficient statistics magnifies what later gradients bring into
+        its null space until it is refreshed.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"``, and
@@ -157,6 +160,9 @@ class OneSidedShampoo(RuleOptimizer):
 
     When not to use:
         For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``.
+        With ``precondition_frequency`` above 1 raise eps to about 1e-4 of the squared gradient norm: a root
+        of the first, rank-deficient statistics magnifies what later gradients bring into its null space until
+        it is refreshed.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"`` or
