@@ -1,0 +1,30 @@
+"""What a single record says, where it needs reading with care."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from steepest.race.records import RunRecord
+
+
+def status_of(run: RunRecord) -> str:
+    """A run that claims to be ok but has no finite loss counts as diverged."""
+    if run.status == "ok" and (run.final_loss is None or not math.isfinite(run.final_loss)):
+        return "diverged"
+    return run.status
+
+
+def first_line(error: str | None) -> str:
+    """The first line of an error that says anything."""
+    return next((line.strip() for line in (error or "").splitlines() if line.strip()), "")
+
+
+def to_the_end(run: RunRecord) -> Sequence[Sequence[float]]:
+    """The validation curve including the final loss, for races that evaluate at the end separately."""
+    curve = list(run.val_curve)
+    if not curve or curve[-1][0] < run.steps:
+        curve.append((run.steps, run.final_loss))
+    return curve
