@@ -1,8 +1,8 @@
 """One step of many parameters: buckets, the rule's update, the move.
 
-Parameters that one call can serve form a bucket: all that a fused kernel takes, or a stack of matrices of one
-shape where the rule gains from stacking, else one parameter by itself. State lives per parameter under its
-public names; stacks are views of it, or copied and written back.
+Parameters that one call can serve form a bucket: all that a fused kernel takes, or a stack of tensors of one
+shape where stacking is a gain, else one parameter by itself. State lives per parameter under its public
+names; stacks are views of it, or copied and written back.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from steepest import averaging
 from steepest.apply import apply_, move_, pairing
@@ -27,6 +28,8 @@ BESIDE = ("step", "average")
 State = MutableMapping[Tensor, dict[str, Any]]
 Member = tuple[dict[str, Any], int]
 """A group and the index of a parameter in it."""
+SMALL = 2**14
+"""Up to this many entries, calling an operation costs more than copying what it works on."""
 
 
 @dataclass
@@ -63,24 +66,35 @@ def form_buckets(
 ) -> Iterable[Bucket]:
     """Create missing state and return the work of this step."""
     buckets: dict[Any, Bucket] = {}
-    rules: dict[Any, Rule] = {}
+    rules: dict[int, Rule] = {}
+    shaped: dict[Any, tuple[Rule, Kernel | None]] = {}
     for group, i in members:
         param, batch_dims = group["params"][i], group.get("batch_dims", 0)
-        shape = param.shape[batch_dims:]
-        rule = rules.get((id(group), shape))
-        if rule is None:
-            rule = rules[id(group), shape] = rule_of(group).for_shape(shape)
+        alike = (id(group), param.shape, param.dtype, param.device, param.is_contiguous(), type(param))
+        if alike not in shaped:
+            if id(group) not in rules:
+                rules[id(group)] = rule_of(group)
+            rule = rules[id(group)].for_shape(param.shape[batch_dims:])
+            shaped[alike] = rule, None if group["fused"] is False else fused_kernel(rule, param, group)
+        rule, kernel = shaped[alike]
         own = state[param]
         if not own:
             own.update(initial_state(rule, param, batch_dims))
-        kernel = None if group["fused"] is False else fused_kernel(rule, param, group)
         key: Any = id(param)
         if kernel is not None:
-            key = (id(group), kernel)
-        elif rule.batches:
-            key = (id(group), rule, shape, param.dtype, param.device, _host_count(own))
-        buckets.setdefault(key, Bucket(group, rule, kernel)).params.append(param)
+            key = (id(group), kernel, param.dtype, param.device)
+        elif _stacks(rule, param):
+            key = (*alike, _host_count(own))
+        bucket = buckets.get(key)
+        if bucket is None:
+            bucket = buckets[key] = Bucket(group, rule, kernel)
+        bucket.params.append(param)
     return buckets.values()
+
+
+def _stacks(rule: Rule, param: Tensor) -> bool:
+    """Return whether parameters like this one are cheaper in one stack."""
+    return rule.batches or (param.numel() <= SMALL and type(param) in (Parameter, Tensor))
 
 
 def advance(bucket: Bucket, state: State) -> Iterator[Move]:
