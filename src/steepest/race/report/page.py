@@ -9,38 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steepest.race.report import charts, settings
-from steepest.race.report.markup import Markup, join, tag, text
-from steepest.race.report.palette import Look, looks
+from steepest.race.report.markup import Markup, join, tag
+from steepest.race.report.palette import looks
+from steepest.race.report.ranking import ranking
 from steepest.race.report.style import style_sheet
-from steepest.race.report.svg import marker, path, short, tick_text
+from steepest.race.report.tables import Looks, name_cell, table
+from steepest.race.report.targets import targets
+from steepest.race.report.verdicts import verdicts
 from steepest.race.report.words import (
-    column,
     counted,
     definitions,
     headline,
-    metric_name,
-    power_text,
     task_text,
 )
 from steepest.race.statistics import (
-    NO_DIFFERENCE,
-    OptimizerSummary,
-    PairResult,
     Summary,
     TaskSummary,
-    format_against,
-    format_decades,
-    format_estimate,
     format_lr,
     format_number,
 )
 
 if TYPE_CHECKING:
     from steepest.race.records import RunRecord
-
-Looks = Mapping[str, Look]
-NOT_REACHED = tag("td", "not reached", class_="num none")
-NO_RESULT = tag("td", "no result", class_="none keep")
 
 
 def write_report(
@@ -107,32 +97,6 @@ def render(summary: Summary, *, records: Iterable[RunRecord] = (), command: str 
     return "<!doctype html>\n" + tag("html", head, tag("body", tag("main", *parts)), lang="en") + "\n"
 
 
-def table(
-    head: Sequence[object], rows: Sequence[Markup], *, kind: str | None = None, numeric: Iterable[int] = ()
-) -> Markup:
-    """A table that scrolls sideways where it does not fit; columns in `numeric` are set right."""
-    right = set(numeric)
-    titles = [
-        tag("th", cell, scope="col", class_="num" if i in right else None) for i, cell in enumerate(head)
-    ]
-    body = tag("table", tag("thead", tag("tr", *titles)), tag("tbody", *rows), class_=kind)
-    return tag("div", body, class_="scroll", tabindex="0")
-
-
-def name_cell(name: str, style: Looks, note: str = "") -> Markup:
-    """A row's heading: the optimizer with its line and marker."""
-    sub = tag("span", note, class_="sub") if note else ""
-    shown = short(name, 22)
-    title = name if shown != name else None
-    return tag("th", swatch(style[name]), shown, sub, scope="row", class_="stick", title=title)
-
-
-def swatch(look: Look) -> Markup:
-    """The line and marker of an optimizer, as in a legend."""
-    line = path([(0, 6), (30, 6)], class_=f"line {look.css}", stroke_dasharray=look.dash or None)
-    return tag("svg", line, marker(look, 15, 6, 3.4), viewBox="0 0 30 12", class_="mark", aria_hidden="true")
-
-
 def _extent(summary: Summary, records: Sequence[RunRecord]) -> Markup:
     if not records:
         return Markup()
@@ -167,68 +131,14 @@ def _task(task: TaskSummary, anchor: str, style: Looks, summary: Summary) -> Mar
         tag("h2", task.name),
         tag("p", " · ".join(fact for fact in facts if fact), class_="meta"),
         tag("p", " ".join(task_text(task, summary.reference)), class_="lead"),
-        _ranking(task, style, summary),
+        ranking(task, style, summary),
         _curves(task, style, summary),
         _sweep(task, style, summary),
         _cost(task, style),
-        _targets(task, style, summary),
-        _verdicts(task, style, summary),
+        targets(task, style, summary),
+        verdicts(task, style, summary),
         id=anchor,
     )
-
-
-def _ranking(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
-    keys = list(dict.fromkeys(key for o in task.optimizers for key in o.metrics))
-    axis = charts.final_axis(task, 8.0, 172.0)
-    has_reference = any(o.name == summary.reference for o in task.optimizers)
-    scale: object = ""
-    if axis is not None:
-        ends = f"{tick_text(float(f'{axis.low:.2g}'))} to {tick_text(float(f'{axis.high:.2g}'))}"
-        scale = join(
-            ["each seed, mean, interval", tag("span", ends + (", log" if axis.log else ""), class_="sub")]
-        )
-    head: list[object] = ["#", "optimizer", "validation loss", scale, *map(metric_name, keys)]
-    head += [f"against {summary.reference}"] if has_reference else []
-    head += ["best lr", "good lr range", "runs"]
-    losses = column([o.loss for o in task.optimizers])
-    metrics = {
-        key: column([o.metrics.get(key) for o in task.optimizers], percent=key.endswith("accuracy"))
-        for key in keys
-    }
-    rows: list[Markup] = []
-    for i, (o, loss) in enumerate(zip(task.optimizers, losses, strict=True)):
-        short_of = o.loss is not None and o.loss.n < len(task.seeds)
-        seeds = f"{len(o.seed_losses)} of {len(task.seeds)} seeds" if short_of else ""
-        edge = {"low": "lowest lr tried", "high": "highest lr tried"}.get(o.best_at_edge or "", "")
-        cells: list[object] = [
-            tag("td", "–" if o.rank is None else o.rank, class_="num"),
-            name_cell(o.name, style, o.note or seeds),
-            tag("td", loss, class_="num") if o.loss else NO_RESULT,
-            tag("td", charts.strip(o, style[o.name], axis) if axis and o.loss else ""),
-            *(tag("td", metrics[key][i], class_="num") for key in keys),
-        ]
-        if has_reference:
-            cells.append(tag("td", _against(task, o, summary.reference)))
-        cells += [
-            tag("td", format_lr(o.best_lr), tag("span", edge, class_="sub") if edge else "", class_="num"),
-            tag("td", format_decades(o.tunability), class_="num"),
-            tag("td", o.runs, *(tag("span", count, class_="sub") for count in _lost(o)), class_="num"),
-        ]
-        rows.append(tag("tr", *cells, class_="best" if o.rank == 1 else None))
-    numeric = {0, 2, *range(4, 4 + len(keys)), *range(len(head) - 3, len(head))}
-    return join([tag("h3", "Ranking"), table(head, rows, numeric=numeric)])
-
-
-def _lost(o: OptimizerSummary) -> list[str]:
-    return [f"{n} {word}" for n, word in ((o.diverged, "diverged"), (o.failed, "failed")) if n]
-
-
-def _against(task: TaskSummary, o: OptimizerSummary, reference: str) -> Markup:
-    words = format_against(task, o, reference)
-    if words == "–":
-        return text("–")
-    kind = {"better": "up", "worse": "down"}.get(words, "none")
-    return tag("span", {"better": "▲ ", "worse": "▼ "}.get(words, "") + words, class_=kind)
 
 
 def _curves(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
@@ -294,107 +204,6 @@ def _cost(task: TaskSummary, style: Looks) -> Markup:
             ),
         ]
     )
-
-
-def _targets(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
-    ref = summary.reference
-    title = tag("h3", f"Steps and seconds to {ref}'s final loss")
-    if task.target is None:
-        return join(
-            [title, tag("p", f"No target: {ref} has no finished final run on this task.", class_="note")]
-        )
-    head = [
-        "optimizer",
-        "steps",
-        f"share of {ref}'s steps",
-        "seconds",
-        f"share of {ref}'s time",
-        f"{ref} reaches this one's loss",
-    ]
-    rows: list[Markup] = []
-    for o in task.optimizers:
-        if o.loss is None:
-            cells = [tag("td", "no result", colspan=5, class_="none")]
-        else:
-            reached = o.steps_to_target
-            back = "–" if o.name == ref else "not within its steps"
-            if o.name != ref and o.reference_steps is not None and task.steps:
-                back = f"after {o.reference_steps:.0f} steps ({100 * o.reference_steps / task.steps:.0f} %)"
-            cells = [
-                NOT_REACHED if reached is None else tag("td", f"{reached:.0f}", class_="num"),
-                tag("td", _percent(o.budget), class_="num"),
-                tag("td", format_number(o.seconds_to_target), class_="num"),
-                tag("td", _percent(o.time_budget), class_="num"),
-                tag("td", back, class_="num"),
-            ]
-        rows.append(tag("tr", name_cell(o.name, style), *cells))
-    note = (
-        f"The target is {format_number(task.target, 4)}, the mean final validation loss of {ref} at its best "
-        "lr. The first crossing of the mean validation curve counts. "
-        "Seconds are training time: forward, backward and step."
-    )
-    return join([title, tag("p", note, class_="note"), table(head, rows, numeric=range(1, 6))])
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f} %"
-
-
-def _verdicts(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
-    title = tag("h3", "Who is better than whom")
-    power = tag("p", power_text(task, summary.alpha), class_="note")
-    if not task.pairs:
-        return join([title, power])
-    names = [o.name for o in task.optimizers]
-    rows: list[Markup] = []
-    for a in names:
-        cells = [tag("td", class_="self") if a == b else _verdict_cell(task.pair(a, b)) for b in names]
-        rows.append(tag("tr", name_cell(a, style), *cells))
-    matrix = table(["row against column", *names], rows, kind="matrix")
-    return join([title, power, matrix, _pair_table(task)])
-
-
-def _verdict_cell(pair: PairResult) -> Markup:
-    if pair.verdict == NO_DIFFERENCE:
-        words = tag("span", "not tested" if pair.p is None else "none detected", class_="none")
-    elif pair.better == pair.a:
-        words = tag("span", "▲ better", class_="up")
-    else:
-        words = tag("span", "▼ worse", class_="down")
-    p = "by divergence" if pair.p_holm is None and pair.better else _p(pair.p_holm)
-    return tag("td", words, tag("span", p, class_="sub") if p != "–" else "", title=pair.reason)
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return "–"
-    return "p < 0.001" if p < 0.001 else f"p {p:.3f}" if p < 0.1 else f"p {p:.2f}"
-
-
-def _why(pair: PairResult) -> str:
-    """The reason of a verdict, where the corrected p does not tell it."""
-    by_p = pair.p_holm is not None and (pair.better is not None or "diverged" not in pair.reason)
-    return "" if by_p else pair.reason
-
-
-def _pair_table(task: TaskSummary) -> Markup:
-    head = ["A", "B", "seeds", "loss(A) − loss(B)", "p", "p after Holm", "smallest callable", "verdict"]
-    rows = [
-        tag(
-            "tr",
-            tag("th", pair.a, scope="row"),
-            tag("th", pair.b, scope="row"),
-            tag("td", len(pair.seeds), class_="num"),
-            tag("td", format_estimate(pair.difference), class_="num"),
-            tag("td", _p(pair.p).removeprefix("p "), class_="num"),
-            tag("td", _p(pair.p_holm).removeprefix("p "), class_="num"),
-            tag("td", format_number(pair.detectable, 2), class_="num"),
-            tag("td", pair.verdict, tag("span", _why(pair), class_="sub"), class_="keep"),
-        )
-        for pair in task.pairs
-    ]
-    body = table(head, rows, numeric=range(2, 7))
-    return tag("details", tag("summary", "Every pair in numbers"), body)
 
 
 def _overall(summary: Summary, style: Looks) -> Markup:
