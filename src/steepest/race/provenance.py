@@ -6,12 +6,19 @@ import hashlib
 import importlib
 import os
 import platform
+import sys
+import sysconfig
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 from steepest._version import __version__
+
+_NOT_CORE = (["checks"], ["cli"], ["race"])
+_SOURCES = (".py", ".c", ".cpp", ".cu", ".h")
 
 
 @lru_cache(maxsize=1)
@@ -41,17 +48,82 @@ def hardware() -> dict[str, str | int]:
     return {"cpu": _cpu_model(), "cores": os.cpu_count() or 1, "threads": torch.get_num_threads()}
 
 
+@lru_cache(maxsize=256)
 def code_fingerprint(target: str) -> str:
-    """Return what changes when the code behind ``module:object`` does, as far as can be told cheaply.
+    """Return a hash of the code that decides what ``module:object`` does; "" if only torch's version does.
 
-    The version for torch and steepest, else a hash of the module's own source file: editing a class of
-    your own makes the race run it again.
+    A module outside the library counts with its own source and that of the modules it names, on and on
+    (what a function imports only when it runs is not seen); installed packages count by their
+    ``__version__``, this library by all of its optimizers' source. So an edit anywhere behind a class makes
+    the race run it again, and an edit elsewhere does not.
     """
-    module = target.partition(":")[0]
-    package = module.partition(".")[0]
-    if package in ("torch", "steepest"):
-        return versions()[package]
-    source = getattr(importlib.import_module(module), "__file__", None)
-    if source is None:
-        return ""
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]
+    counted: dict[str, str] = {}
+    waiting = [target.partition(":")[0]]
+    while waiting:
+        name = waiting.pop()
+        if name in counted:
+            continue
+        counted[name] = ""
+        package = name.partition(".")[0]
+        if package == "steepest" and name.split(".")[1:2] not in _NOT_CORE:
+            counted["steepest"] = core_fingerprint()
+        elif package not in ("torch", "steepest") or name.startswith("steepest.race.tasks."):
+            module = importlib.import_module(name)
+            source = _source(module)
+            if source is None or _is_installed(source):
+                counted[package] = str(getattr(sys.modules.get(package), "__version__", ""))
+            else:
+                counted[name] = _hash([source])
+                waiting += _named_by(module)
+    known = sorted((name, what) for name, what in counted.items() if what)
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:12] if known else ""
+
+
+@lru_cache(maxsize=1)
+def core_fingerprint() -> str:
+    """Return a hash of the source of everything in the library that takes part in an optimizer's step."""
+    root = Path(__file__).parents[1]
+    apart = [root.joinpath(*part) for part in _NOT_CORE]
+    return _hash(
+        p
+        for p in sorted(root.rglob("*"))
+        if p.suffix in _SOURCES and not any(folder in p.parents for folder in apart)
+    )
+
+
+@lru_cache(maxsize=1)
+def loop_fingerprint() -> str:
+    """Return a hash of the source that builds optimizers for a task and trains with them."""
+    folder = Path(__file__).parent
+    return _hash(folder / name for name in ("contenders.py", "task.py", "training.py"))
+
+
+def _hash(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{file.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:12]
+
+
+def _source(module: ModuleType) -> Path | None:
+    """The module's source file; None for what is compiled or built in."""
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file and file.endswith(".py") else None
+
+
+def _is_installed(source: Path) -> bool:
+    return any(folder in source.parents for folder in _installed_folders())
+
+
+@lru_cache(maxsize=1)
+def _installed_folders() -> tuple[Path, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({Path(sysconfig.get_paths()[name]).resolve() for name in names})
+
+
+def _named_by(module: ModuleType) -> list[str]:
+    """The modules that a module's global names come from."""
+    values = list(vars(module).values())
+    found = [v.__name__ if isinstance(v, ModuleType) else getattr(v, "__module__", None) for v in values]
+    return [name for name in found if isinstance(name, str) and name in sys.modules]

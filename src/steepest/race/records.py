@@ -32,7 +32,7 @@ class RunRecord:
 
     ``phase`` is ``"sweep"`` (learning rate search, on the tuning seed) or ``"final"`` (paired seeds at the
     best rate); ``status`` is ``"ok"``, ``"diverged"`` (a non-finite loss or gradient) or ``"failed"`` (an
-    exception, told in one line by ``error``). ``final_loss`` is the tuning criterion, the validation loss
+    exception); ``error`` tells in one line how. ``final_loss`` is the tuning criterion, the validation loss
     after the last step; it is infinite unless the status is ``"ok"``. ``seconds`` is the time in forward,
     backward and optimizer, without data and evaluation; ``step_ms`` and ``fwd_bwd_ms`` are medians over
     steps. ``aux_lr`` is the auxiliary AdamW's learning rate of a hybrid, else ``None``.

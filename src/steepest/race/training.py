@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import lru_cache
 from statistics import median
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from torch import nn
 
 from steepest.race.contenders import Contender, parse_contender
-from steepest.race.provenance import code_fingerprint, hardware, versions
+from steepest.race.provenance import code_fingerprint, hardware, loop_fingerprint, versions
 from steepest.race.records import CURVE_POINTS, Curve, RunRecord, run_key, thin
 from steepest.race.task import BUILTIN, Task, load_task, one_line
 
@@ -68,11 +67,12 @@ def make_spec(
     key = run_key(
         task=task_name,
         task_version=task.version,
-        task_code=_task_code(task_name),
+        task_code=code_fingerprint(BUILTIN.get(task_name, task_name)),
+        loop=loop_fingerprint(),
         settings=_settings(task),
         target=contender.target,
         kwargs=contender.kwargs,
-        code=_code(contender.target),
+        code=code_fingerprint(contender.target),
         torch=versions()["torch"],
         lr=lr,
         aux_lr=aux_lr,
@@ -109,14 +109,17 @@ def train(spec: RunSpec) -> RunRecord:
     """Do a run. Whatever the task or the optimizer raises ends in the record, not in an exception."""
     run = _Run(spec)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    error: str | None = None
     try:
-        status = run.go()
+        error = run.go()
+        status = "diverged" if error else "ok"
     except Exception as raised:
         traceback.print_exc(file=sys.stderr)
-        place = f" (step {run.step})" if run.step else " (before the first step)"
-        error = one_line(f"{type(raised).__name__}: {raised}") + place
-        status = "diverged" if run.has_nonfinite_gradient() else "failed"
+        what = one_line(f"{type(raised).__name__}: {raised}".rstrip(": "))
+        if run.has_nonfinite_gradient():
+            status, error = "diverged", f"gradient not finite at step {run.step} ({what})"
+        else:
+            place = f"step {run.step}" if run.step else "before the first step"
+            status, error = "failed", f"{what} ({place})"
     metrics = run.metrics if status == "ok" else {}
     return record_of(
         spec,
@@ -149,7 +152,8 @@ class _Run:
         self.pass_seconds: list[float] = []
         self.step_seconds: list[float] = []
 
-    def go(self) -> str:
+    def go(self) -> str | None:
+        """Train; return None, or in words how the run diverged."""
         spec = self.spec
         task = load_task(spec.task)
         data = task.data()
@@ -169,7 +173,7 @@ class _Run:
             middle = time.perf_counter()
             self.losses.append(loss.item())
             if not math.isfinite(self.losses[-1]):
-                return "diverged"
+                return f"loss not finite at step {self.step}"
             before_step = time.perf_counter()
             optimizer.step()
             self.step_seconds.append(time.perf_counter() - before_step)
@@ -177,7 +181,9 @@ class _Run:
             schedule.step()
             if self.step % evaluate_every == 0 or self.step == spec.steps:
                 self._evaluate(task, data)
-        return "ok" if math.isfinite(self.metrics["val_loss"]) else "diverged"
+        if not math.isfinite(self.metrics["val_loss"]):
+            return f"validation loss not finite after step {self.step}"
+        return None
 
     def _evaluate(self, task: Task, data: Any) -> None:
         assert self.model is not None
@@ -232,12 +238,3 @@ def _bin_means(losses: list[float]) -> Curve:
 
 def _settings(task: Task) -> dict[str, Any]:
     return {"batch_size": task.batch_size, "schedule": SCHEDULE, **task.settings}
-
-
-def _task_code(name: str) -> str:
-    return "" if name in BUILTIN else _code(name)
-
-
-@lru_cache(maxsize=256)
-def _code(target: str) -> str:
-    return code_fingerprint(target)

@@ -250,7 +250,7 @@ def _problems(summary: Summary, style: Looks) -> Markup:
             tag("td", format_lr(p.lr), class_="num"),
             tag("td", p.seed, class_="num"),
             tag("td", p.status),
-            tag("td", p.error or "–", class_="error" if p.error else None),
+            tag("td", p.error or "–", class_="error" if p.status == "failed" else None),
         )
         for task in summary.tasks
         for p in task.problems
@@ -263,7 +263,7 @@ def _problems(summary: Summary, style: Looks) -> Markup:
             "A tuning run that diverges only marks its lr as too high. "
             "A final run that diverges puts its optimizer below all without."
         )
-        head = ["task", "optimizer", "phase", "lr", "seed", "status", "error"]
+        head = ["task", "optimizer", "phase", "lr", "seed", "status", "reason"]
         body = [tag("p", note, class_="note"), table(head, rows, numeric=(3, 4))]
     return tag("section", title, *body, id="problems")
 

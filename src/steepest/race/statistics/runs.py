@@ -17,9 +17,10 @@ def status_of(run: RunRecord) -> str:
     return run.status
 
 
-def first_line(error: str | None) -> str:
-    """The first line of an error that says anything."""
-    return next((line.strip() for line in (error or "").splitlines() if line.strip()), "")
+def reason(run: RunRecord) -> str:
+    """Why a run has no usable result, in one line."""
+    told = next((line.strip() for line in (run.error or "").splitlines() if line.strip()), "")
+    return told or ("loss not finite" if status_of(run) == "diverged" else "")
 
 
 def to_the_end(run: RunRecord) -> Sequence[Sequence[float]]:

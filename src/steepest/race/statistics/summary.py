@@ -13,7 +13,7 @@ from steepest.race.statistics.curves import first_crossing, mean_curve
 from steepest.race.statistics.inference import estimate
 from steepest.race.statistics.pairs import pairs
 from steepest.race.statistics.results import OptimizerSummary, OverallRow, Problem, Summary, TaskSummary
-from steepest.race.statistics.runs import first_line, status_of, to_the_end
+from steepest.race.statistics.runs import reason, status_of, to_the_end
 from steepest.race.statistics.tuning import choose, sweep_order, sweep_points, tunability
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _task(name: str, records: list[RunRecord], reference: str, alpha: float, tol
         optimizers=tuple(optimizers),
         pairs=pairs(optimizers, alpha),
         problems=tuple(
-            Problem(r.optimizer, r.phase, r.lr, r.seed, status_of(r), first_line(r.error))
+            Problem(r.optimizer, r.phase, r.lr, r.seed, status_of(r), reason(r))
             for r in usable
             if status_of(r) != "ok"
         ),
