@@ -110,31 +110,31 @@ def advance(bucket: Bucket, state: State) -> Iterator[Move]:
         bucket.kernel(params, states, hypers)
         return
     if rule.needs_step:
-        hypers["step"] = _step_count(states)
-    stacks = [
-        {name: state_as_stack(v, p, batch_dims) for name, v in own.items() if name not in BESIDE}
-        for p, own in zip(params, states, strict=True)
-    ]
-    stacked = {name: gather([stack[name] for stack in stacks]) for name in stacks[0]}
+        hypers["step"] = _step_count(states, params[0].shape[:batch_dims].numel())
+    stacked = {
+        name: state_as_stack(gather([own[name] for own in states]), params[0].shape, batch_dims)
+        for name in states[0]
+        if name not in BESIDE
+    }
     if rule.needs_weight:
-        hypers["weight"] = gather([as_stack(p.to(compute_dtype(p)), batch_dims) for p in params])
-    update = rule.update(gather([_gradient(p, group, rule, hypers) for p in params]), stacked, hypers)
+        hypers["weight"] = as_stack(gather([p.to(compute_dtype(p)) for p in params]), batch_dims + 1)
+    update = rule.update(_gradients(params, group, rule, hypers), stacked, hypers)
     if len(params) > 1:
-        scatter(stacked, stacks)
+        scatter(stacked, states)
     if update is None:
         return
-    counts = [param.shape[:batch_dims].numel() for param in params]
-    parts = zip(params, update.direction.split(counts), update.momentum.split(counts), strict=True)
-    for param, direction, momentum in parts:
-        move = Move(param, rule, hypers, direction.reshape(param.shape), momentum.reshape(param.shape))
+    directions = _split(update.direction, params)
+    if rule.step.whole_network:
+        for param, direction, m in zip(params, directions, _split(update.momentum, params), strict=True):
+            yield Move(param, rule, hypers, direction, m)
+        return
+    for param, direction in zip(params, directions, strict=True):
         if update.final:
-            move_(param, direction.reshape(param.shape), 1.0)
-        elif rule.step.whole_network:
-            yield move
+            move_(param, direction, 1.0)
         else:
-            apply_(param, move.direction, hypers, rule, batch_dims)
-            if rule.average:
-                averaging.update_(param, state[param], hypers)
+            apply_(param, direction, hypers, rule, batch_dims)
+        if rule.average:
+            averaging.update_(param, state[param], hypers)
 
 
 def move_together(moves: list[Move], loss: Any) -> None:
@@ -153,15 +153,21 @@ def move_together(moves: list[Move], loss: Any) -> None:
             apply_(move.param, move.direction * factor, move.hypers, move.rule)
 
 
-def _gradient(param: Tensor, group: Mapping[str, Any], rule: Rule, hypers: Mapping[str, Any]) -> Tensor:
-    """Return the descent gradient as a stack in the dtype of the arithmetic."""
-    assert param.grad is not None
-    grad = param.grad.to(compute_dtype(param))
+def _gradients(
+    params: list[Tensor], group: Mapping[str, Any], rule: Rule, hypers: Mapping[str, Any]
+) -> Tensor:
+    """Return the descent gradients as a stack in the dtype of the arithmetic."""
+    grad = gather([p.grad.to(compute_dtype(p)) for p in params if p.grad is not None])
     if group["maximize"]:
         grad = -grad
     if rule.decay == "l2" and hypers.get("weight_decay", 0.0) != 0.0:
-        grad = grad + hypers["weight_decay"] * param.to(grad.dtype)
-    return as_stack(grad, group.get("batch_dims", 0))
+        grad = grad + hypers["weight_decay"] * gather(params).to(grad.dtype)
+    return as_stack(grad, group.get("batch_dims", 0) + 1)
+
+
+def _split(stack: Tensor, params: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return a stack in the shapes of its parameters."""
+    return stack.reshape(len(params), *params[0].shape).unbind()
 
 
 def _host_count(state: Mapping[str, Tensor]) -> float | None:
@@ -170,10 +176,10 @@ def _host_count(state: Mapping[str, Tensor]) -> float | None:
     return step.item() if step is not None and step.device.type == "cpu" else None
 
 
-def _step_count(states: list[dict[str, Tensor]]) -> Any:
+def _step_count(states: list[dict[str, Tensor]], repeats: int) -> Any:
     """Return the count of steps: a number on the host, a float64 tensor (k, 1, 1) on a device."""
     first = states[0]["step"]
     if first.device.type == "cpu" and not torch.compiler.is_compiling():
         return first.item()
     wide = torch.float32 if first.device.type == "mps" else torch.float64
-    return torch.stack([own["step"] for own in states]).to(wide).reshape(-1, 1, 1)
+    return gather([own["step"] for own in states]).to(wide).repeat_interleave(repeats).reshape(-1, 1, 1)

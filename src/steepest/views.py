@@ -25,11 +25,11 @@ def as_stack(tensor: Tensor, batch_dims: int) -> Tensor:
     return tensor.reshape(stack_shape(tensor.shape, batch_dims))
 
 
-def state_as_stack(value: Tensor, param: Tensor, batch_dims: int) -> Tensor:
-    """Return a state tensor of ``param`` with one leading batch dimension."""
-    if value.shape == param.shape:
-        return as_stack(value, batch_dims)
-    return value.reshape(param.shape[:batch_dims].numel(), *value.shape[batch_dims:])
+def state_as_stack(values: Tensor, shape: Size, batch_dims: int) -> Tensor:
+    """Return gathered state of parameters of this ``shape`` with one leading batch dimension."""
+    if values.shape[1:] == shape:
+        return as_stack(values, batch_dims + 1)
+    return values.reshape(values.shape[: batch_dims + 1].numel(), *values.shape[batch_dims + 1 :])
 
 
 def compute_dtype(param: Tensor) -> torch.dtype:
@@ -61,12 +61,12 @@ def step_device(rule: Rule, param: Tensor) -> torch.device:
 
 
 def gather(tensors: Sequence[Tensor]) -> Tensor:
-    """Return stacks (k_i, ...) as one; a single one is returned as it is, sharing memory."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+    """Return tensors of one shape along a new leading dimension; a single one shares memory."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
 
 
-def scatter(stacked: Mapping[str, Tensor], parts: Sequence[Mapping[str, Tensor]]) -> None:
-    """Write a stack of states back to where :func:`gather` took them from."""
+def scatter(stacked: Mapping[str, Tensor], states: Sequence[Mapping[str, Tensor]]) -> None:
+    """Write stacked states back to where :func:`gather` took them from."""
     for name, value in stacked.items():
-        sizes = [part[name].shape[0] for part in parts]
-        torch._foreach_copy_([part[name] for part in parts], list(value.split(sizes)))
+        own = [state[name] for state in states]
+        torch._foreach_copy_(own, value.reshape(len(own), *own[0].shape).unbind())
