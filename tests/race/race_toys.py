@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import torch
@@ -89,7 +90,7 @@ class Dies(torch.optim.SGD):
         left = deaths.read_bytes()
         if left:
             deaths.write_bytes(left[1:])
-            os._exit(9)
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().step()
 
 

@@ -81,7 +81,7 @@ def race(
     """
     try:
         settings = Settings(
-            tasks=load_tasks(_words(tasks) or BUILTIN),
+            tasks=load_tasks(BUILTIN if tasks is None else _words(tasks)),
             contenders=parse_contenders(optimizers),
             seeds=seeds,
             steps=steps,
@@ -150,8 +150,11 @@ def _conclude(screen: Console, records: list[RunRecord], out: Path, command: str
     return any(record.status == "ok" for record in records)
 
 
-def _words(items: list[str] | None) -> list[str]:
-    return [word for item in items or () for word in item.split(",") if word]
+def _words(items: list[str]) -> list[str]:
+    words = [word.strip() for item in items for word in item.split(",") if word.strip()]
+    if not words:
+        raise RaceError(f"TASKS is empty; choose from {', '.join(BUILTIN)}, or give module:object")
+    return words
 
 
 def _rates(text: str) -> list[float]:

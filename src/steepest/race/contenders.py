@@ -195,6 +195,8 @@ def _checked(contender: Contender) -> Contender:
         raise RaceError(f"{contender.name}: lr is searched; give its values with --lr-grid")
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return contender
+    if "lr" not in parameters:
+        raise RaceError(f"{contender.name}: its constructor takes no lr, which a race searches")
     for name in contender.kwargs:
         if name not in parameters:
             hint = suggest(name, list(parameters)) or f"; it takes {', '.join(list(parameters)[1:])}"

@@ -72,7 +72,10 @@ class _Worker:
             self._events.put((self, line))
         self._events.put((self, None))
 
-    def stop(self) -> None:
+    def stop(self, patience: float = 0.0) -> None:
+        """End the process, after `patience` seconds in which it may end by itself."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
@@ -137,7 +140,7 @@ class LocalWorkers:
         for workers in (self._idle, self._busy):
             if worker in workers:
                 workers.remove(worker)
-        worker.stop()
+        worker.stop(patience=5.0)  # its output has ended: its own exit code says why
         spec, code = worker.spec, worker.process.returncode
         if not worker.ready:
             raise RaceError(f"a worker process ended at its start (exit code {code}); see {self._log}")

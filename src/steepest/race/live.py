@@ -15,7 +15,7 @@ from rich.text import Text
 
 from steepest.race.records import RunRecord
 from steepest.race.runner import Cost, Lane
-from steepest.race.statistics import Summary, format_lr, format_number, table_rows
+from steepest.race.statistics import NO_DIFFERENCE, Summary, format_lr, format_number, table_rows
 from steepest.race.training import RunSpec
 
 PLAIN_WIDTH = 120
@@ -140,14 +140,20 @@ def print_results(console: Console, summary: Summary) -> None:
     """Print a ranked table per task."""
     rows = table_rows(summary)
     for task in summary.tasks:
-        table = Table(
-            title=f"\n{task.name}: {task.steps} steps", title_justify="left", pad_edge=False, box=None
-        )
+        table = Table(pad_edge=False, box=None)
         for title in COLUMNS:
-            table.add_column(title, justify="right" if title in ("rank", "step ms", "best lr") else "left")
+            shown = title.replace("reference", escape(summary.reference))
+            table.add_column(
+                shown,
+                justify="right" if title in ("rank", "step ms", "best lr") else "left",
+                overflow="fold",
+                no_wrap=title == "optimizer" and console.width >= PLAIN_WIDTH,
+            )
         for row in rows:
             if row["task"] == task.name:
+                row["vs reference"] = row["vs reference"].replace(NO_DIFFERENCE, "not detectable")
                 table.add_row(*(escape(row[title]) for title in COLUMNS))
+        console.print(f"\n{task.name}: {task.steps} steps", markup=False, highlight=False, style="bold")
         console.print(table)
 
 

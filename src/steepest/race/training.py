@@ -112,7 +112,7 @@ def train(spec: RunSpec) -> RunRecord:
     try:
         error = run.go()
         status = "diverged" if error else "ok"
-    except Exception as raised:
+    except (Exception, SystemExit) as raised:
         traceback.print_exc(file=sys.stderr)
         what = one_line(f"{type(raised).__name__}: {raised}".rstrip(": "))
         if run.has_nonfinite_gradient():
