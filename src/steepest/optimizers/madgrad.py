@@ -30,7 +30,8 @@ class MADGRAD(RuleOptimizer):
         different method. Adagrad is dual averaging with a square root and a growing sum.
 
     From AdamW:
-        Begin at ten times AdamW's lr; weight decay should be smaller than AdamW's, often 0.
+        Begin at 0.01, the best of half decades on both embedded tasks; weight decay should be smaller than
+        AdamW's, often 0.
 
     State:
         ``grad_sum``, ``grad_sum_sq`` and ``x0`` of the parameter's shape, and ``step``: 12 bytes per
