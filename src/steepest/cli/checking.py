@@ -30,7 +30,7 @@ def check(
             skip=skip,
             json=json,
             device=device,
-            err=lambda line: print(line, file=sys.stderr),
+            err=lambda line: print(f"steepest: {line.removeprefix('error: ')}", file=sys.stderr),
         )
     )
 

@@ -11,6 +11,7 @@ from steepest.race.report.words import (
     metric_name,
 )
 from steepest.race.statistics import (
+    NO_DIFFERENCE,
     OptimizerSummary,
     Summary,
     TaskSummary,
@@ -52,7 +53,7 @@ def ranking(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
             *(tag("td", metrics[key][i], class_="num") for key in keys),
         ]
         if has_reference:
-            cells.append(tag("td", _against(task, o, summary.reference)))
+            cells.append(tag("td", _against(task, o, summary.reference), class_="keep"))
         cells += [
             tag("td", format_lr(o.best_lr), tag("span", edge, class_="sub") if edge else "", class_="num"),
             tag("td", format_decades(o.tunability), class_="num"),
@@ -71,5 +72,6 @@ def _against(task: TaskSummary, o: OptimizerSummary, reference: str) -> Markup:
     words = format_against(task, o, reference)
     if words == "–":
         return text("–")
+    words = "none detected" if words == NO_DIFFERENCE else words
     kind = {"better": "up", "worse": "down"}.get(words, "none")
     return tag("span", {"better": "▲ ", "worse": "▼ "}.get(words, "") + words, class_=kind)
