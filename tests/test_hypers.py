@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from steepest import ANDI, AdamW, Muon
 from steepest.hypers import reject_misspelt, reject_unknown, suggestion, validate
 from toys import MAKERS, WHOLE_NETWORK, close, copies, decay, equal, parameters, train
 
@@ -111,6 +112,16 @@ def test_unknown_arguments_have_a_suggestion(name):
         MAKERS[name]([{"params": parameters(), "maximise": True}])
     with pytest.raises(TypeError, match="unknown argument 'zzz' Known: lr"):
         MAKERS[name](parameters(), zzz=0.1)
+
+
+@pytest.mark.parametrize(("make", "key"), [(ANDI, "betas"), (AdamW, "momentum"), (Muon, "rho")])
+def test_hyperparameters_of_other_methods_are_refused_in_groups(make, key):
+    optimizer = make(parameters(), lr=0.1)
+    count = len(optimizer.param_groups)
+    with pytest.raises(TypeError, match=f"got '{key}', which is not used here; known: lr"):
+        optimizer.add_param_group({"params": parameters(), key: 0.5 if key != "betas" else (0.9, 0.99)})
+    assert len(optimizer.param_groups) == count
+    optimizer.add_param_group({"params": parameters(), "initial_lr": 0.1, "weight_decay": 0.0})
 
 
 def test_suggestions():

@@ -167,9 +167,10 @@ def reject_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
 
 
 def reject_misspelt(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a ``TypeError`` for a group key that looks like a misspelt hyperparameter.
+    """Raise a ``TypeError`` for a group key that is a misspelt hyperparameter, or one of other methods.
 
-    Groups may carry keys of their user's own, so that only near misses are refused.
+    Groups may carry keys of their user's own, so that only near misses are refused, and the names in
+    ``CHECKS``; not ``weight_decay``, which trainers write into every group.
     """
     known = list(known)
     for name in given:
@@ -177,6 +178,8 @@ def reject_misspelt(where: str, given: Iterable[str], known: Iterable[str]) -> N
             continue
         if hint := suggestion(name, known, cutoff=0.8):
             raise TypeError(f"{where} got an unknown key {name!r}{hint}")
+        if name in CHECKS and name != "weight_decay":
+            raise TypeError(f"{where} got {name!r}, which is not used here; known: {', '.join(known)}")
 
 
 def resolve(group: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -88,7 +88,9 @@ class HeavyBall(Momentum):
             first = torch.as_tensor(hypers["step"] == 1, device=x.device)
             buffer.copy_(torch.where(first, x, buffer))
         buffer.mul_(mu).add_(x)
-        return x + mu * buffer if self.nesterov else buffer
+        if not self.nesterov:
+            return buffer
+        return x + mu * buffer if isinstance(mu, Tensor) else x.add(buffer, alpha=mu)
 
 
 @dataclass(frozen=True)

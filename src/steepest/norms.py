@@ -101,7 +101,7 @@ class Max(Norm):
 
     def direction(self, g: Tensor) -> Tensor:
         """Return sign(G), with sign(0) = 0."""
-        return torch.sign(g) + 0 * g  # the sign of NaN is 0 on some devices; it must show
+        return torch.sign(g).add_(g, alpha=0)  # the sign of NaN is 0 on some devices; it must show
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class RuleOptimizer(Optimizer):
         group = self._prepared(param_group)
         validate(group, None if group.get("rule") == "aux" else self.checks)
         rule = self._rule({**self.defaults, **group})
-        keys = {*self.defaults, *rule.hypers()}
+        keys = dict.fromkeys([*self.defaults, *(() if "betas" in self.defaults else rule.hypers())])
         reject_misspelt("param_group", group, (*keys, *(self._aux if self.hybrid else ()), *GROUP_KEYS))
         if not self.hybrid and "rule" in group:
             raise ValueError(f"rule={group['rule']!r}: {type(self).__name__} has one rule for all parameters")

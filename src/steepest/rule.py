@@ -151,7 +151,10 @@ class Rule(Part):
         return self.norm.batches or self.preconditioner.batches
 
     def hypers(self) -> dict[str, Any]:
-        """Return the tunable numbers of all parts by name, with their defaults."""
+        """Return the tunable numbers of all parts by name, with their defaults.
+
+        Parts that share a name share one number; the preconditioner's default then goes before the step's.
+        """
         own = {"ema": 0.999} if self.average else {}
         return {**self.momentum.hypers(), **self.step.hypers(), **self.preconditioner.hypers(), **own}
 

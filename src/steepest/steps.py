@@ -94,7 +94,8 @@ class EnergyFloor(StepLength):
     """tau S / (|S|_F + eps) with tau = sqrt(|X|_F^2 + 1): a length that never falls below one.
 
     The step is as long as the gradient when that is large, and of length one near a stationary point.
-    A zero direction stays zero.
+    A zero direction stays zero. A preconditioner with an ``eps`` shares it with this step: one number of the
+    group, by default the preconditioner's.
     """
 
     eps: float = 1e-8
@@ -110,7 +111,7 @@ class EnergyFloor(StepLength):
         tau = torch.sqrt(energy * energy + 1)
         size = length(direction)
         size = torch.where(size > 0, size + hypers["eps"], 1.0)  # no quotient of the two, which may overflow
-        return direction / size.to(direction.dtype) * tau.to(direction.dtype)
+        return (direction / size.to(direction.dtype)).mul_(tau.to(direction.dtype))
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ class KLShampoo(RuleOptimizer):
         ``fallbacks`` counts the bases for which the first attempt failed.
 
     When not to use:
-        For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``.
+        For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``. Where the
+        same path is needed from different builds of LAPACK: see :class:`steepest.SOAP`.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"`` or
@@ -137,7 +138,8 @@ class KLSOAP(KLShampoo):
         24 bytes for a float32 m x n matrix.
 
     When not to use:
-        For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``.
+        For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``. Where the
+        same path is needed from different builds of LAPACK: see :class:`steepest.SOAP`.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"`` or

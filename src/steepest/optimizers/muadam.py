@@ -113,7 +113,8 @@ class MuAdamSANIA(MuAdam):
         Vectors and scalars, and groups with ``rule="aux"``, are trained by AdamW with ``aux``.
 
     Neighbours:
-        MuAdam with power 1 instead of 1/2. AdamSANIA with the spectral norm and a unit step.
+        MuAdam with power 1 instead of 1/2. AdamSANIA with the spectral norm and a unit step. The first step
+        sees only the signs of G, as m / D is then sign(G): S = scale msign(sign(G)) / |G|, for eps -> 0.
 
     From AdamW:
         There is no fixed ratio: the update is in units of 1/gradient (G -> cG gives 1/c), so lr must grow

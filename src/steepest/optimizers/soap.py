@@ -45,7 +45,9 @@ class SOAP(RuleOptimizer):
 
     When not to use:
         For embeddings and output heads of large vocabulary, unless ``max_precondition_dim`` is below it.
-        Where memory for the factors is short: Muon needs none.
+        Where memory for the factors is short: Muon needs none. Where the same path is needed from different
+        builds of LAPACK: for matrices that are not square, the eigenvectors of the first gradient's null
+        space are whatever the eigensolver returns, and later steps depend on them.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"`` or

@@ -46,7 +46,8 @@ class SPlus(AveragingOptimizer):
     When not to use:
         Without calls of :meth:`eval` before evaluation and :meth:`train` after it: the training weights are
         noisier than with a decaying step. For embeddings of large vocabulary, whose factor would not fit:
-        give them to another optimizer.
+        give them to another optimizer. Where the same path is needed from different builds of LAPACK: see
+        :class:`steepest.SOAP`.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``batch_dims`` for stacks of

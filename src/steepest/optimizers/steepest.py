@@ -114,6 +114,7 @@ class Steepest(RuleOptimizer):
         parts = {name: group.pop(name) for name in named}
         if parts:
             rule = replace(group.get("recipe", self.defaults["recipe"]), **parts)
-            hypers = {name: value for part in parts.values() for name, value in part.hypers().items()}
+            chosen = rule.hypers()
+            hypers = {name: chosen[name] for part in parts.values() for name in part.hypers()}
             group = {**hypers, **group, "recipe": rule}
         return group

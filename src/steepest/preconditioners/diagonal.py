@@ -54,8 +54,9 @@ class Diagonal(Preconditioner):
     - ``"inside"``: D^2 = (V/c + eps)^power
     - ``"floor"``: D^2 = max((V/c)^power, eps) (SANIA with a Polyak step)
 
-    The running sum starts at ``initial``. State: ``exp_avg_sq``, or ``sum`` for the running sum, of the
-    parameter's shape.
+    Squares of float32 entries overflow beyond 1.8e19: V is then inf for good and the entry stands still;
+    :class:`~steepest.preconditioners.ScaledDiagonal` has no such limit. The running sum starts at
+    ``initial``. State: ``exp_avg_sq``, or ``sum`` for the running sum, of the parameter's shape.
     """
 
     power: float = 0.5
