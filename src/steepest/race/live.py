@@ -19,6 +19,7 @@ from steepest.race.statistics import NO_DIFFERENCE, Summary, format_lr, format_n
 from steepest.race.training import RunSpec
 
 PLAIN_WIDTH = 120
+NARROW = ("rank", "optimizer", "val loss", "best lr", "vs reference")
 COLUMNS = ("rank", "optimizer", "val loss", "metric", "best lr", "to target", "vs reference", "step ms")
 
 
@@ -139,9 +140,10 @@ def print_plan(console: Console, costs: list[Cost], workers: int, budget: float 
 def print_results(console: Console, summary: Summary) -> None:
     """Print a ranked table per task."""
     rows = table_rows(summary)
+    columns = COLUMNS if console.width >= 100 else NARROW
     for task in summary.tasks:
         table = Table(pad_edge=False, box=None)
-        for title in COLUMNS:
+        for title in columns:
             shown = title.replace("reference", escape(summary.reference))
             table.add_column(
                 shown,
@@ -152,7 +154,7 @@ def print_results(console: Console, summary: Summary) -> None:
         for row in rows:
             if row["task"] == task.name:
                 row["vs reference"] = row["vs reference"].replace(NO_DIFFERENCE, "not detectable")
-                table.add_row(*(escape(row[title]) for title in COLUMNS))
+                table.add_row(*(escape(row[title]) for title in columns))
         console.print(f"\n{task.name}: {task.steps} steps", markup=False, highlight=False, style="bold")
         console.print(table)
 
