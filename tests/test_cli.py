@@ -89,9 +89,12 @@ def test_a_race_killed_half_way_ends_in_the_table_of_an_uninterrupted_one(
     before = read_records(tmp_path / "killed")
     assert 8 <= len(before) < len(results(tmp_path / "whole"))
 
+    # A test run started in the background inherits an ignored SIGINT.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr("steepest.cli.racing.LocalWorkers", interrupted)
         assert main([*RACE, "--out", "killed"]) == 130
+    signal.signal(signal.SIGINT, inherited)
     assert len(read_records(tmp_path / "killed")) == len(before) + 2
     err = capsys.readouterr().err
     assert err.strip().splitlines() == ["steepest: stopped; what is done is recorded, the same call goes on"]
