@@ -161,9 +161,8 @@ def reject_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
     known = list(known)
     for name in given:
         if name not in known:
-            raise TypeError(
-                f"{where} got an unknown argument {name!r}{suggestion(name, known)} Known: {', '.join(known)}"
-            )
+            hint = suggestion(name, known) or "."
+            raise TypeError(f"{where} got an unknown argument {name!r}{hint} Known: {', '.join(known)}")
 
 
 def reject_misspelt(where: str, given: Iterable[str], known: Iterable[str]) -> None:
