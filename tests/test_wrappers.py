@@ -44,6 +44,12 @@ def test_cautious_decay_refuses_methods_whose_decay_is_their_own():
         steepest.cautious(torch.optim.SGD)  # type: ignore[type-var]
 
 
+@pytest.mark.parametrize("wrapper", [steepest.cautious, steepest.hyperball])
+def test_dual_averaging_sets_the_weight_itself_and_refuses_wrappers(wrapper):
+    with pytest.raises(ValueError, match="dual averaging sets the weight itself"):
+        wrapper(steepest.MADGRAD)([torch.nn.Parameter(torch.ones(2))], decoupled=True)
+
+
 def test_the_hyperball_keeps_the_norm_and_turns_by_lr():
     w = start((6, 4))
     radius = w.norm()

@@ -28,7 +28,10 @@ def apply_(
         kept = _kept(rule, hypers, weight, direction)
         if rule.decay != "after":
             _scale(weight, kept)
-        _move(weight, direction, lr)
+        if isinstance(lr, Tensor):
+            weight.sub_(lr * direction)
+        else:
+            weight.add_(direction, alpha=-lr)
         if rule.decay == "after":
             _scale(weight, kept)
     if weight is not param:
@@ -54,21 +57,6 @@ def _kept(rule: Rule, hypers: Mapping[str, Any], weight: Tensor, direction: Tens
 def _scale(weight: Tensor, factor: Any) -> None:
     if isinstance(factor, Tensor) or factor != 1.0:
         weight.mul_(factor)
-
-
-def move_(param: Tensor, direction: Tensor, lr: Any) -> None:
-    """Set ``param <- param - lr * direction``, rounded once."""
-    weight = param if param.dtype == compute_dtype(param) else param.float()
-    _move(weight, direction, lr)
-    if weight is not param:
-        param.copy_(weight)
-
-
-def _move(weight: Tensor, direction: Tensor, lr: Any) -> None:
-    if isinstance(lr, Tensor):
-        weight.sub_(lr * direction)
-    else:
-        weight.add_(direction, alpha=-lr)
 
 
 def _turn(weight: Tensor, direction: Tensor, lr: Any, batch_dims: int) -> None:

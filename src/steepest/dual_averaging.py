@@ -23,6 +23,15 @@ class DualAveraging(Rule):
 
     needs_weight = True
 
+    def _refuse_illegal(self) -> None:
+        """Refuse treatments of the weight that this rule, which sets the weight itself, would not follow."""
+        super()._refuse_illegal()
+        if self.constraint or self.decay not in ("decoupled", "l2"):
+            raise ValueError(
+                f"dual averaging sets the weight itself: it cannot be combined with decay={self.decay!r} and "
+                f"constraint={self.constraint!r}"
+            )
+
     @property
     def needs_step(self) -> bool:
         """True: lam grows with the root of the count."""

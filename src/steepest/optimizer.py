@@ -118,6 +118,10 @@ class RuleOptimizer(Optimizer):
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         return ADAMW if group.get("rule") == "aux" else self.recipe(group)
 
+    def _rules(self) -> dict[int, Rule]:
+        """Return the rule of every group, by the group's id."""
+        return {id(group): self._rule(group) for group in self.param_groups}
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; with ``closure``, evaluate it first under ``enable_grad`` and return its loss."""
@@ -126,14 +130,15 @@ class RuleOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         members = list(self._members())
-        if loss is None and any(self._rule(group).step.needs_loss for group in self.param_groups):
+        rules = self._rules()
+        if loss is None and any(rule.step.needs_loss for rule in rules.values()):
             raise RuntimeError(
                 f"this {type(self).__name__} takes its step from the loss: call step(closure) with a closure "
                 "that clears the gradients, computes the loss, calls backward and returns the loss"
             )
         if not passes(members):
             return loss
-        stepping.take_step(members, self._rule, self.state, loss)
+        stepping.take_step(members, rules, self.state, loss)
         return loss
 
     def _members(self) -> Iterator[tuple[dict[str, Any], int]]:

@@ -7,7 +7,7 @@ names; stacks are views of it, or copied and written back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from steepest import averaging
-from steepest.apply import apply_, move_, pairing
+from steepest.apply import apply_, pairing
 from steepest.hypers import resolve
 from steepest.kernels import Kernel, fused_kernel
 from steepest.rule import Rule
@@ -28,6 +28,8 @@ BESIDE = ("step", "average")
 State = MutableMapping[Tensor, dict[str, Any]]
 Member = tuple[dict[str, Any], int]
 """A group and the index of a parameter in it."""
+WHOLE_MOVE = {"lr": 1.0}
+"""The numbers of a direction that is the move itself, decay included."""
 SMALL = 2**14
 """Up to this many entries, calling an operation costs more than copying what it works on."""
 
@@ -53,27 +55,23 @@ class Move:
     momentum: Tensor
 
 
-def take_step(
-    members: Iterable[Member], rule_of: Callable[[Mapping[str, Any]], Rule], state: State, loss: Any
-) -> None:
-    """Move every member by its group's rule. ``loss`` is the closure's, for steps that depend on it."""
-    waiting = [move for bucket in form_buckets(members, rule_of, state) for move in advance(bucket, state)]
+def take_step(members: Iterable[Member], rules: Mapping[int, Rule], state: State, loss: Any) -> None:
+    """Move every member by its group's rule, found in ``rules`` by the group's id.
+
+    ``loss`` is the closure's, for steps that depend on it.
+    """
+    waiting = [move for bucket in form_buckets(members, rules, state) for move in advance(bucket, state)]
     move_together(waiting, loss)
 
 
-def form_buckets(
-    members: Iterable[Member], rule_of: Callable[[Mapping[str, Any]], Rule], state: State
-) -> Iterable[Bucket]:
+def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: State) -> Iterable[Bucket]:
     """Create missing state and return the work of this step."""
     buckets: dict[Any, Bucket] = {}
-    rules: dict[int, Rule] = {}
     shaped: dict[Any, tuple[Rule, Kernel | None]] = {}
     for group, i in members:
         param, batch_dims = group["params"][i], group.get("batch_dims", 0)
         alike = (id(group), param.shape, param.dtype, param.device, param.is_contiguous(), type(param))
         if alike not in shaped:
-            if id(group) not in rules:
-                rules[id(group)] = rule_of(group)
             rule = rules[id(group)].for_shape(param.shape[batch_dims:])
             shaped[alike] = rule, None if group["fused"] is False else fused_kernel(rule, param, group)
         rule, kernel = shaped[alike]
@@ -129,10 +127,7 @@ def advance(bucket: Bucket, state: State) -> Iterator[Move]:
             yield Move(param, rule, hypers, direction, m)
         return
     for param, direction in zip(params, directions, strict=True):
-        if update.final:
-            move_(param, direction, 1.0)
-        else:
-            apply_(param, direction, hypers, rule, batch_dims)
+        apply_(param, direction, WHOLE_MOVE if update.final else hypers, rule, batch_dims)
         if rule.average:
             averaging.update_(param, state[param], hypers)
 

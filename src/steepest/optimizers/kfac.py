@@ -243,7 +243,7 @@ class KFAC(RuleOptimizer):
             if passes(members):
                 self._move_layers([member for member in members if member[0].get("rule") != "aux"])
                 aux = [member for member in members if member[0].get("rule") == "aux"]
-                stepping.take_step(aux, self._rule, self.state, loss)
+                stepping.take_step(aux, self._rules(), self.state, loss)
         finally:
             self._watch.forget()
         self._plan()
