@@ -105,7 +105,7 @@ def advance(bucket: Bucket, state: State) -> Iterator[Move]:
     if rule.needs_step:
         torch._foreach_add_([own["step"] for own in states], 1)
     if bucket.kernel is not None:
-        bucket.kernel(params, states, hypers)
+        bucket.kernel(params, [p.grad for p in params if p.grad is not None], states, hypers)
         return
     if rule.needs_step:
         hypers["step"] = _step_count(states, params[0].shape[:batch_dims].numel())

@@ -17,9 +17,13 @@ class Kernel(Hashable, Protocol):
     """Updates state and weight of many parameters in one pass. ``state["step"]`` is already counted up."""
 
     def __call__(
-        self, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]], hypers: Mapping[str, Any]
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        states: Sequence[Mapping[str, Tensor]],
+        hypers: Mapping[str, Any],
     ) -> None:
-        """Update in place."""
+        """Update states and parameters in place; ``grads`` are read only, of any strides."""
         ...
 
 

@@ -38,13 +38,17 @@ class FusedAdam:
     maximize: bool
 
     def __call__(
-        self, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]], hypers: Mapping[str, Any]
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        states: Sequence[Mapping[str, Tensor]],
+        hypers: Mapping[str, Any],
     ) -> None:
         """Update states and weights."""
         step = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
         step(
             list(params),
-            [p.grad.contiguous() for p in params if p.grad is not None],
+            [grad.contiguous() for grad in grads],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
