@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 SHARED_KEYS = ("weight_decay", "maximize", "fused", "nonfinite", "batch_dims")
 """Keys of a group that mean the same for both rules, so that they reach both halves of a split group."""
+
+
+@dataclass(slots=True)
+class Member:
+    """A parameter with a gradient, and where it stands."""
+
+    group: dict[str, Any]
+    index: int
+    param: Tensor
+    grad: Tensor
 
 
 def is_matrix(param: Tensor, batch_dims: int) -> bool:

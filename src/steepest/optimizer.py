@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from steepest import checkpoint, stepping
 from steepest.auxiliary import ADAMW, aux_options
-from steepest.groups import describe, is_matrix, split
+from steepest.groups import Member, describe, is_matrix, split
 from steepest.hypers import Check, reject_misspelt, reject_unknown, validate
 from steepest.kernels import fused_kernel
 from steepest.part import Part
@@ -141,12 +141,13 @@ class RuleOptimizer(Optimizer):
         stepping.take_step(members, rules, self.state, loss)
         return loss
 
-    def _members(self) -> Iterator[tuple[dict[str, Any], int]]:
+    def _members(self) -> Iterator[Member]:
         for group in self.param_groups:
             for i, param in enumerate(group["params"]):
-                if param.grad is not None and param.numel():
-                    check_kind(group, i)
-                    yield group, i
+                grad = param.grad
+                if grad is not None and param.numel():
+                    check_kind(group, i, param, grad)
+                    yield Member(group, i, param, grad)
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state dict; compositions are written as text, so that weights-only loading works."""

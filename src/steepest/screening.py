@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.groups import describe
+from steepest.groups import Member, describe
 
 
-def check_kind(group: Mapping[str, Any], index: int) -> None:
+def check_kind(group: Mapping[str, Any], index: int, param: Tensor, grad: Tensor) -> None:
     """Raise if a gradient is of a kind no rule supports."""
-    param = group["params"][index]
-    grad = param.grad
     if grad.layout != torch.strided:
         raise RuntimeError(
             f"sparse gradients are not supported: {describe(group, index)} has a {grad.layout} gradient; "
@@ -25,12 +23,6 @@ def check_kind(group: Mapping[str, Any], index: int) -> None:
             f"parameters and gradients must be real floating point: {describe(group, index)} is "
             f"{param.dtype} with a {grad.dtype} gradient; optimize torch.view_as_real of complex parameters"
         )
-
-
-def policy(group: Mapping[str, Any], grad: Tensor) -> str:
-    """Return the policy for non-finite gradients; by default raise where that costs no device sync."""
-    chosen = group["nonfinite"]
-    return chosen or ("raise" if grad.device.type == "cpu" else "propagate")
 
 
 def all_finite(grads: Iterable[Tensor]) -> bool:
@@ -45,22 +37,24 @@ def all_finite(grads: Iterable[Tensor]) -> bool:
     return all(bool(g.isfinite().all()) for g in grads)
 
 
-def passes(members: Iterable[tuple[Mapping[str, Any], int]]) -> bool:
+def passes(members: Iterable[Member]) -> bool:
     """Apply the groups' ``nonfinite`` policies; return whether the step may go on.
 
     ``"raise"`` raises a ``FloatingPointError`` that names the parameter, ``"skip"`` asks for the whole step
-    to be left out, ``"propagate"`` looks at nothing.
+    to be left out, ``"propagate"`` looks at nothing. By default raise where that costs no device sync.
     """
-    by_policy: dict[str, list[tuple[Mapping[str, Any], int]]] = {"raise": [], "skip": [], "propagate": []}
-    for group, index in members:
-        by_policy[policy(group, group["params"][index].grad)].append((group, index))
-    strict = by_policy["raise"]
-    if not all_finite(group["params"][index].grad for group, index in strict):
-        group, index = next(
-            (group, index) for group, index in strict if not all_finite([group["params"][index].grad])
-        )
+    raising: list[Member] = []
+    skipping: list[Member] = []
+    for member in members:
+        policy = member.group["nonfinite"]
+        if policy == "raise" or (policy is None and member.grad.is_cpu):
+            raising.append(member)
+        elif policy == "skip":
+            skipping.append(member)
+    if not all_finite([member.grad for member in raising]):
+        first = next(member for member in raising if not all_finite([member.grad]))
         raise FloatingPointError(
-            f"the gradient of {describe(group, index)} is not finite; nothing was changed. "
+            f"the gradient of {describe(first.group, first.index)} is not finite; nothing was changed. "
             "nonfinite='skip' leaves such steps out, nonfinite='propagate' does not look"
         )
-    return all_finite(group["params"][index].grad for group, index in by_policy["skip"])
+    return all_finite([member.grad for member in skipping])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.nn import Parameter
 
 from steepest import averaging
 from steepest.apply import apply_, pairing
+from steepest.groups import Member
 from steepest.hypers import resolve
 from steepest.kernels import Kernel, fused_kernel
 from steepest.rule import Rule
@@ -26,8 +27,6 @@ from steepest.views import as_stack, compute_dtype, gather, initial_state, scatt
 BESIDE = ("step", "average")
 """State that belongs to the adapter; all other is the rule's."""
 State = MutableMapping[Tensor, dict[str, Any]]
-Member = tuple[dict[str, Any], int]
-"""A group and the index of a parameter in it."""
 WHOLE_MOVE = {"lr": 1.0}
 """The numbers of a direction that is the move itself, decay included."""
 SMALL = 2**14
@@ -42,6 +41,8 @@ class Bucket:
     rule: Rule
     kernel: Kernel | None
     params: list[Tensor] = field(default_factory=list)
+    grads: list[Tensor] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -60,34 +61,50 @@ def take_step(members: Iterable[Member], rules: Mapping[int, Rule], state: State
 
     ``loss`` is the closure's, for steps that depend on it.
     """
-    waiting = [move for bucket in form_buckets(members, rules, state) for move in advance(bucket, state)]
+    waiting = [move for bucket in form_buckets(members, rules, state) for move in advance(bucket)]
     move_together(waiting, loss)
 
 
 def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: State) -> Iterable[Bucket]:
     """Create missing state and return the work of this step."""
     buckets: dict[Any, Bucket] = {}
-    shaped: dict[Any, tuple[Rule, Kernel | None]] = {}
-    for group, i in members:
-        param, batch_dims = group["params"][i], group.get("batch_dims", 0)
+    kinds: dict[Any, _Kind] = {}
+    for member in members:
+        group, param = member.group, member.param
         alike = (id(group), param.shape, param.dtype, param.device, param.is_contiguous(), type(param))
-        if alike not in shaped:
-            rule = rules[id(group)].for_shape(param.shape[batch_dims:])
-            shaped[alike] = rule, None if group["fused"] is False else fused_kernel(rule, param, group)
-        rule, kernel = shaped[alike]
+        kind = kinds.get(alike)
+        if kind is None:
+            kind = kinds[alike] = _kind(group, param, rules[id(group)], buckets)
         own = state[param]
         if not own:
-            own.update(initial_state(rule, param, batch_dims))
-        key: Any = id(param)
-        if kernel is not None:
-            key = (id(group), kernel, param.dtype, param.device)
-        elif _stacks(rule, param):
-            key = (*alike, _host_count(own))
-        bucket = buckets.get(key)
+            own.update(initial_state(kind.rule, param, group.get("batch_dims", 0)))
+        bucket = kind.bucket
         if bucket is None:
-            bucket = buckets[key] = Bucket(group, rule, kernel)
+            key = (*alike, _host_count(own)) if kind.stacks else id(param)
+            bucket = buckets.get(key)
+            if bucket is None:
+                bucket = buckets[key] = Bucket(group, kind.rule, None)
         bucket.params.append(param)
+        bucket.grads.append(member.grad)
+        bucket.states.append(own)
     return buckets.values()
+
+
+class _Kind(NamedTuple):
+    """What parameters alike have in common: a bucket, if a kernel takes them all."""
+
+    rule: Rule
+    stacks: bool
+    bucket: Bucket | None
+
+
+def _kind(group: dict[str, Any], param: Tensor, rule: Rule, buckets: dict[Any, Bucket]) -> _Kind:
+    rule = rule.for_shape(param.shape[group.get("batch_dims", 0) :])
+    kernel = None if group["fused"] is False else fused_kernel(rule, param, group)
+    if kernel is None:
+        return _Kind(rule, _stacks(rule, param), None)
+    key = (id(group), kernel, param.dtype, param.device)
+    return _Kind(rule, False, buckets.setdefault(key, Bucket(group, rule, kernel)))
 
 
 def _stacks(rule: Rule, param: Tensor) -> bool:
@@ -95,17 +112,16 @@ def _stacks(rule: Rule, param: Tensor) -> bool:
     return rule.batches or (param.numel() <= SMALL and type(param) in (Parameter, Tensor))
 
 
-def advance(bucket: Bucket, state: State) -> Iterator[Move]:
+def advance(bucket: Bucket) -> Iterator[Move]:
     """Update state and weights of a bucket; yield the moves that need a number of the whole network."""
-    group, rule, params = bucket.group, bucket.rule, bucket.params
-    states = [state[param] for param in params]
+    group, rule, params, states = bucket.group, bucket.rule, bucket.params, bucket.states
     hypers = resolve(group, rule.hypers())
     batch_dims = group.get("batch_dims", 0)
     hypers["lr"] = hypers["lr"] * rule.step.rate(params[0].shape[batch_dims:])
     if rule.needs_step:
         torch._foreach_add_([own["step"] for own in states], 1)
     if bucket.kernel is not None:
-        bucket.kernel(params, [p.grad for p in params if p.grad is not None], states, hypers)
+        bucket.kernel(params, bucket.grads, states, hypers)
         return
     if rule.needs_step:
         hypers["step"] = _step_count(states, params[0].shape[:batch_dims].numel())
@@ -116,7 +132,7 @@ def advance(bucket: Bucket, state: State) -> Iterator[Move]:
     }
     if rule.needs_weight:
         hypers["weight"] = as_stack(gather([p.to(compute_dtype(p)) for p in params]), batch_dims + 1)
-    update = rule.update(_gradients(params, group, rule, hypers), stacked, hypers)
+    update = rule.update(_gradients(bucket, hypers), stacked, hypers)
     if len(params) > 1:
         scatter(stacked, states)
     if update is None:
@@ -126,10 +142,10 @@ def advance(bucket: Bucket, state: State) -> Iterator[Move]:
         for param, direction, m in zip(params, directions, _split(update.momentum, params), strict=True):
             yield Move(param, rule, hypers, direction, m)
         return
-    for param, direction in zip(params, directions, strict=True):
+    for param, own, direction in zip(params, states, directions, strict=True):
         apply_(param, direction, WHOLE_MOVE if update.final else hypers, rule, batch_dims)
         if rule.average:
-            averaging.update_(param, state[param], hypers)
+            averaging.update_(param, own, hypers)
 
 
 def move_together(moves: list[Move], loss: Any) -> None:
@@ -148,15 +164,15 @@ def move_together(moves: list[Move], loss: Any) -> None:
             apply_(move.param, move.direction * factor, move.hypers, move.rule)
 
 
-def _gradients(
-    params: list[Tensor], group: Mapping[str, Any], rule: Rule, hypers: Mapping[str, Any]
-) -> Tensor:
+def _gradients(bucket: Bucket, hypers: Mapping[str, Any]) -> Tensor:
     """Return the descent gradients as a stack in the dtype of the arithmetic."""
-    grad = gather([p.grad.to(compute_dtype(p)) for p in params if p.grad is not None])
+    group, params = bucket.group, bucket.params
+    dtype = compute_dtype(params[0])
+    grad = gather([grad.to(dtype) for grad in bucket.grads])
     if group["maximize"]:
         grad = -grad
-    if rule.decay == "l2" and hypers.get("weight_decay", 0.0) != 0.0:
-        grad = grad + hypers["weight_decay"] * gather(params).to(grad.dtype)
+    if bucket.rule.decay == "l2" and hypers.get("weight_decay", 0.0) != 0.0:
+        grad = grad + hypers["weight_decay"] * gather(params).to(dtype)
     return as_stack(grad, group.get("batch_dims", 0) + 1)
 
 

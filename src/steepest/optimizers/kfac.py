@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from steepest import stepping
 from steepest.apply import apply_
-from steepest.groups import SHARED_KEYS, describe, entries_of, tensor_of
+from steepest.groups import SHARED_KEYS, Member, describe, entries_of, tensor_of
 from steepest.hypers import reject_misspelt, resolve, validate
 from steepest.momentum import HeavyBall
 from steepest.optimizer import GROUP_KEYS, RuleOptimizer
@@ -241,15 +241,15 @@ class KFAC(RuleOptimizer):
         try:
             members = list(self._members())
             if passes(members):
-                self._move_layers([member for member in members if member[0].get("rule") != "aux"])
-                aux = [member for member in members if member[0].get("rule") == "aux"]
+                self._move_layers([member for member in members if member.group.get("rule") != "aux"])
+                aux = [member for member in members if member.group.get("rule") == "aux"]
                 stepping.take_step(aux, self._rules(), self.state, loss)
         finally:
             self._watch.forget()
         self._plan()
         return loss
 
-    def _move_layers(self, members: list[stepping.Member]) -> None:
+    def _move_layers(self, members: list[Member]) -> None:
         """Move the parameters of all layers: directions first, their common factor, then momentum."""
         moves = [move for work in self._layers_to_move(members) for move in self._directions(*work)]
         total = squared_length((resolve(move.group, ())["lr"], move.direction, move.grad) for move in moves)
@@ -265,10 +265,10 @@ class KFAC(RuleOptimizer):
             direction = rule.momentum(as_stack(direction, 0), buffers, hypers)
             apply_(param, direction.reshape(param.shape), hypers, rule)
 
-    def _layers_to_move(self, members: list[stepping.Member]) -> list[tuple[Layer, dict[str, Any]]]:
+    def _layers_to_move(self, members: list[Member]) -> list[tuple[Layer, dict[str, Any]]]:
         """Return the layers that have gradients, each with the group of its weight, after checking all."""
         groups = self._group_of()
-        waiting = {id(group["params"][i]): (group, i) for group, i in members}
+        waiting = {id(member.param): (member.group, member.index) for member in members}
         found: list[tuple[Layer, dict[str, Any]]] = []
         for layer in self._watch.layers:
             if [p for p in layer.parameters if waiting.pop(id(p), None)]:
