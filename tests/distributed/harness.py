@@ -1,0 +1,166 @@
+"""Worker processes that stay: importing torch costs seconds, a job inside a warm process milliseconds.
+
+``run(world, function, *args)`` calls a module-level function of a test module on every rank of a gloo group and
+returns what each rank returned. The function may use ``torch.distributed`` freely; its arguments and results
+are pickled.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from functools import cached_property
+from multiprocessing.connection import Client, Connection, Listener, wait
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parent.parent
+GRACE = 5.0
+"""Seconds the other ranks have, once one has failed."""
+
+
+class RankFailed(AssertionError):
+    """A job raised, or never answered, on some ranks."""
+
+
+class _Worker:
+    """One process, and the connection to it once it has come up."""
+
+    def __init__(self) -> None:
+        key = secrets.token_bytes(16)
+        self._listener = Listener(authkey=key)
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "HARNESS_ADDRESS": str(self._listener.address),
+            "HARNESS_KEY": key.hex(),
+        }
+        self.process = subprocess.Popen([sys.executable, "-m", "distributed.harness"], env=environment)
+
+    @cached_property
+    def connection(self) -> Connection:
+        with self._listener:
+            return self._listener.accept()
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+
+class _Pool:
+    """The workers, and the group that the first of them form."""
+
+    def __init__(self) -> None:
+        self.workers: list[_Worker] = []
+        self.world = 0
+        self.meetings = 0
+        self.directory = Path(tempfile.mkdtemp(prefix="steepest-"))
+
+    def gather(self, world: int) -> list[_Worker]:
+        """Return ``world`` workers; when the number changes they are to form a new group."""
+        while len(self.workers) < world:
+            self.workers.append(_Worker())
+        if world != self.world:
+            self.world, self.meetings = world, self.meetings + 1
+        return self.workers[:world]
+
+    def stop(self) -> None:
+        """End all workers."""
+        while self.workers:
+            self.workers.pop().stop()
+        self.world = 0
+
+
+_pool = _Pool()
+
+
+@atexit.register
+def _close() -> None:
+    _pool.stop()
+    shutil.rmtree(_pool.directory, ignore_errors=True)
+
+
+def run(world: int, function: Callable[..., Any], *args: Any, timeout: float = 100) -> list[Any]:
+    """Return ``function(*args)`` of every rank of a group of ``world`` processes.
+
+    Raises:
+        RankFailed: with the traceback of every rank that raised, and the ranks that never answered.
+    """
+    workers = _pool.gather(world)
+    store = str(_pool.directory / str(_pool.meetings))
+    for rank, worker in enumerate(workers):
+        worker.connection.send((function.__module__, function.__qualname__, args, rank, world, store))
+    answers: dict[int, tuple[bool, Any]] = {}
+    end = time.monotonic() + timeout
+    while len(answers) < world and (left := end - time.monotonic()) > 0:
+        waiting = {worker.connection: rank for rank, worker in enumerate(workers) if rank not in answers}
+        for ready in wait(list(waiting), left):
+            assert isinstance(ready, Connection)
+            try:
+                answers[waiting[ready]] = ready.recv()
+            except EOFError:
+                answers[waiting[ready]] = False, "the process ended"
+        if not all(fine for fine, _ in answers.values()):
+            end = min(end, time.monotonic() + GRACE)
+    failures = [f"rank {rank}:\n{answer}" for rank, (fine, answer) in sorted(answers.items()) if not fine]
+    silent = [f"rank {rank}: no answer" for rank in range(world) if rank not in answers]
+    if failures or silent:
+        _pool.stop()  # their group may be of no use
+        raise RankFailed("\n".join([*failures, *silent]))
+    return [answers[rank][1] for rank in range(world)]
+
+
+def _serve() -> None:
+    """Answer jobs until the connection closes."""
+    import importlib
+    import warnings
+    from datetime import timedelta
+
+    import torch
+    import torch.distributed as dist
+
+    from steepest.distributed import collectives
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\..*")
+    collectives.TIMEOUT = timedelta(seconds=30)
+    connection = Client(os.environ["HARNESS_ADDRESS"], authkey=bytes.fromhex(os.environ["HARNESS_KEY"]))
+    current = ""
+    while True:
+        try:
+            module, name, args, rank, world, meeting = connection.recv()
+        except EOFError:
+            return
+        try:
+            if meeting != current:
+                if dist.is_initialized():
+                    dist.destroy_process_group()
+                store = dist.FileStore(meeting, world)
+                dist.init_process_group(
+                    "gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60)
+                )
+                current = meeting
+            function: Any = importlib.import_module(module)
+            for part in name.split("."):
+                function = getattr(function, part)
+            answer = True, function(*args)
+        except BaseException:
+            answer = False, traceback.format_exc()
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(answer)
+
+
+if __name__ == "__main__":
+    _serve()
