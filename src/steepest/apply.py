@@ -9,19 +9,25 @@ import torch
 from torch import Tensor
 
 from steepest.numeric import length
+from steepest.rounding import NEAREST, Weight
 from steepest.rule import Rule
-from steepest.views import as_stack, compute_dtype
+from steepest.views import as_stack
 
 
 def apply_(
-    param: Tensor, direction: Tensor, hypers: Mapping[str, Any], rule: Rule, batch_dims: int = 0
+    param: Tensor,
+    direction: Tensor,
+    hypers: Mapping[str, Any],
+    rule: Rule,
+    batch_dims: int = 0,
+    stored: Weight = NEAREST,
 ) -> None:
     """Set ``param <- (1 - lr * weight_decay) param - lr * direction``, or as ``rule`` says.
 
-    Low-precision parameters are moved in float32 and rounded once at the end.
+    Low-precision parameters are moved in float32 and rounded once at the end, as ``stored`` does.
     """
     lr = hypers["lr"]
-    weight = param if param.dtype == compute_dtype(param) else param.float()
+    weight = stored.read(param)
     if rule.constraint == "hyperball":
         _turn(weight, direction, lr, batch_dims)
     else:
@@ -34,8 +40,7 @@ def apply_(
             weight.add_(direction, alpha=-lr)
         if rule.decay == "after":
             _scale(weight, kept)
-    if weight is not param:
-        param.copy_(weight)
+    stored.write(param, weight)
 
 
 def pairing(param: Tensor, direction: Tensor, momentum: Tensor, rule: Rule) -> Tensor:

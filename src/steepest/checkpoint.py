@@ -99,9 +99,10 @@ def _entries(
     for old, new in zip(saved["param_groups"], groups, strict=False):
         batch_dims = new.get("batch_dims", 0)
         parts = {key: value for key, value in new.items() if isinstance(value, Part)}
-        rule_of_group = rule_of({**new, **old, **parts})
+        settings = {**new, **old, **parts}
+        rule_of_group = rule_of(settings)
         for i, (key, param) in enumerate(zip(old["params"], new["params"], strict=False)):
             if state := saved["state"].get(key):
                 rule = rule_of_group.for_shape(param.shape[batch_dims:])
-                template = initial_state(rule, param, batch_dims, torch.device("meta"))
+                template = initial_state(rule, param, settings, torch.device("meta"))
                 yield _Entry(describe(new, i), param, rule, state, template)

@@ -8,7 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-SHARED_KEYS = ("weight_decay", "maximize", "fused", "nonfinite", "batch_dims")
+SHARED_KEYS = (
+    "weight_decay",
+    "maximize",
+    "fused",
+    "nonfinite",
+    "rounding",
+    "momentum_dtype",
+    "batch_dims",
+)
 """Keys of a group that mean the same for both rules, so that they reach both halves of a split group."""
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.rounding import ROUNDINGS
+
 Check = Callable[[str, Any], None]
 
 
@@ -104,6 +106,8 @@ CHECKS: dict[str, Check] = {
     "maximize": one_of(True, False),
     "fused": one_of(None, True, False),
     "nonfinite": one_of(None, "raise", "skip", "propagate"),
+    "rounding": one_of(*ROUNDINGS),
+    "momentum_dtype": one_of(None, torch.float32, torch.bfloat16),
     "precondition_frequency": integer(1),
     "max_precondition_dim": integer(1),
     "shampoo_beta": optional(number(0, 1)),

@@ -30,6 +30,9 @@ class Momentum(Part, ABC):
         """Whether the count of steps is part of the formula."""
         return False
 
+    linear: ClassVar[bool] = False
+    """Whether the average of rotated values is the rotated average."""
+
     def init(self, x: Tensor) -> dict[str, Tensor]:
         """Return the state for a stack ``x`` (k, m, n) before its first step."""
         return {}

@@ -22,10 +22,17 @@ from steepest.groups import Member, describe, is_matrix, split
 from steepest.hypers import Check, reject_misspelt, reject_unknown, validate
 from steepest.kernels import fused_kernel
 from steepest.part import Part
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.screening import check_kind, passes
 
-ENGINE_KEYS = {"maximize": False, "fused": None, "nonfinite": None}
+ENGINE_KEYS = {
+    "maximize": False,
+    "fused": None,
+    "nonfinite": None,
+    "rounding": "nearest",
+    "momentum_dtype": None,
+}
 GROUP_KEYS = ("batch_dims", "rule")
 
 
@@ -56,9 +63,18 @@ class RuleOptimizer(Optimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         self._aux = aux_options(aux)
-        defaults = {**options, "maximize": maximize, "fused": fused, "nonfinite": nonfinite}
+        defaults = {
+            **options,
+            "maximize": maximize,
+            "fused": fused,
+            "nonfinite": nonfinite,
+            "rounding": rounding,
+            "momentum_dtype": momentum_dtype,
+        }
         validate(defaults, self.checks)
         self.recipe(defaults)  # parts refuse bad structural choices
         super().__init__(params, defaults)
@@ -109,6 +125,11 @@ class RuleOptimizer(Optimizer):
             shaped = rule.for_shape(param.shape[group.get("batch_dims", 0) :])
             if shaped.matrix_only and not is_matrix(param, group.get("batch_dims", 0)):
                 raise ValueError(f"{shaped.norm!r} needs matrices, got {describe(group, i)}")
+            if group["rounding"] == "stochastic" and param.dtype == torch.float16:
+                raise ValueError(
+                    f"rounding must be 'nearest' or 'kahan' for torch.float16, got 'stochastic' for "
+                    f"{describe(group, i)}"
+                )
             if group["fused"] and fused_kernel(rule, param, group) is None:
                 raise ValueError(
                     f"fused=True, but {describe(group, i)} ({param.dtype}, {param.device.type}) has no fused "

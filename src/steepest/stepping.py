@@ -20,11 +20,12 @@ from steepest.apply import apply_, pairing
 from steepest.groups import Member
 from steepest.hypers import resolve
 from steepest.kernels import Kernel, fused_kernel
+from steepest.rounding import Weight, compute_dtype, weight_of
 from steepest.rule import Rule
 from steepest.steps import StepLength
-from steepest.views import as_stack, compute_dtype, gather, initial_state, scatter, state_as_stack
+from steepest.views import as_stack, gather, initial_state, narrow_names, scatter, state_as_stack
 
-BESIDE = ("step", "average")
+BESIDE = ("step", "average", "compensation")
 """State that belongs to the adapter; all other is the rule's."""
 State = MutableMapping[Tensor, dict[str, Any]]
 WHOLE_MOVE = {"lr": 1.0}
@@ -54,6 +55,7 @@ class Move:
     hypers: dict[str, Any]
     direction: Tensor
     momentum: Tensor
+    stored: Weight
 
 
 def take_step(members: Iterable[Member], rules: Mapping[int, Rule], state: State, loss: Any) -> None:
@@ -77,7 +79,7 @@ def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: St
             kind = kinds[alike] = _kind(group, param, rules[id(group)], buckets)
         own = state[param]
         if not own:
-            own.update(initial_state(kind.rule, param, group.get("batch_dims", 0)))
+            own.update(initial_state(kind.rule, param, group))
         bucket = kind.bucket
         if bucket is None:
             key = (*alike, _host_count(own)) if kind.stacks else id(param)
@@ -118,32 +120,37 @@ def advance(bucket: Bucket) -> Iterator[Move]:
     hypers = resolve(group, rule.hypers())
     batch_dims = group.get("batch_dims", 0)
     hypers["lr"] = hypers["lr"] * rule.step.rate(params[0].shape[batch_dims:])
-    if rule.needs_step:
+    if "step" in states[0]:
         torch._foreach_add_([own["step"] for own in states], 1)
     if bucket.kernel is not None:
         bucket.kernel(params, bucket.grads, states, hypers)
         return
     if rule.needs_step:
         hypers["step"] = _step_count(states, params[0].shape[:batch_dims].numel())
+    dtype, narrow = compute_dtype(params[0]), narrow_names(rule, params[0], group)
     stacked = {
         name: state_as_stack(gather([own[name] for own in states]), params[0].shape, batch_dims)
         for name in states[0]
         if name not in BESIDE
     }
+    stacked.update({name: stacked[name].to(dtype) for name in narrow})
+    stored = [weight_of(param, own, group) for param, own in zip(params, states, strict=True)]
     if rule.needs_weight:
-        hypers["weight"] = as_stack(gather([p.to(compute_dtype(p)) for p in params]), batch_dims + 1)
+        weights = [one.read(param) for one, param in zip(stored, params, strict=True)]
+        hypers["weight"] = as_stack(gather(weights), batch_dims + 1)
     update = rule.update(_gradients(bucket, hypers), stacked, hypers)
-    if len(params) > 1:
-        scatter(stacked, states)
+    copied = stacked if len(params) > 1 else {name: stacked[name] for name in narrow}
+    scatter(copied, states, stochastic=group.get("rounding") == "stochastic")
     if update is None:
         return
     directions = _split(update.direction, params)
     if rule.step.whole_network:
-        for param, direction, m in zip(params, directions, _split(update.momentum, params), strict=True):
-            yield Move(param, rule, hypers, direction, m)
+        momenta = _split(update.momentum, params)
+        for param, direction, m, one in zip(params, directions, momenta, stored, strict=True):
+            yield Move(param, rule, hypers, direction, m, one)
         return
-    for param, own, direction in zip(params, states, directions, strict=True):
-        apply_(param, direction, WHOLE_MOVE if update.final else hypers, rule, batch_dims)
+    for param, own, direction, one in zip(params, states, directions, stored, strict=True):
+        apply_(param, direction, WHOLE_MOVE if update.final else hypers, rule, batch_dims, one)
         if rule.average:
             averaging.update_(param, own, hypers)
 
@@ -159,9 +166,10 @@ def move_together(moves: list[Move], loss: Any) -> None:
         step = move.rule.step
         factor = step.factor(totals[step], {**move.hypers, "loss": loss}).to(move.param.device)
         if move.rule.decay == "constrained":  # the pull towards zero is part of the step
-            apply_(move.param, move.direction, {**move.hypers, "lr": move.hypers["lr"] * factor}, move.rule)
+            hypers = {**move.hypers, "lr": move.hypers["lr"] * factor}
+            apply_(move.param, move.direction, hypers, move.rule, stored=move.stored)
         else:
-            apply_(move.param, move.direction * factor, move.hypers, move.rule)
+            apply_(move.param, move.direction * factor, move.hypers, move.rule, stored=move.stored)
 
 
 def _gradients(bucket: Bucket, hypers: Mapping[str, Any]) -> Tensor:

@@ -6,11 +6,13 @@ index separate matrices. Views share memory with contiguous tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Size, Tensor
 
+from steepest.rounding import compute_dtype, needs_rounding, store_stochastically_
 from steepest.rule import Rule
 
 
@@ -32,27 +34,35 @@ def state_as_stack(values: Tensor, shape: Size, batch_dims: int) -> Tensor:
     return values.reshape(values.shape[: batch_dims + 1].numel(), *values.shape[batch_dims + 1 :])
 
 
-def compute_dtype(param: Tensor) -> torch.dtype:
-    """Return the dtype state and arithmetic have: float64 for float64, else float32."""
-    return torch.float64 if param.dtype == torch.float64 else torch.float32
-
-
 def initial_state(
-    rule: Rule, param: Tensor, batch_dims: int, device: torch.device | None = None
+    rule: Rule, param: Tensor, group: Mapping[str, Any], device: torch.device | None = None
 ) -> dict[str, Tensor]:
-    """Return the state of ``param`` before its first step.
+    """Return the state of ``param`` before its first step, stored as its group says.
 
     ``device`` overrides the parameter's: the meta device gives names and shapes alone.
     """
+    batch_dims = group.get("batch_dims", 0)
     shape = stack_shape(param.shape, batch_dims)
+    rounds, narrow = needs_rounding(param, group), narrow_names(rule, param, group)
     state: dict[str, Tensor] = {}
-    if rule.needs_step:
+    if rule.needs_step or ((rounds or narrow) and group.get("rounding") == "stochastic"):
         state["step"] = torch.zeros((), dtype=torch.float32, device=device or step_device(rule, param))
     like = torch.empty(shape, dtype=compute_dtype(param), device=device or param.device)
     for name, value in rule.init(like).items():
         own = param.shape if value.shape == shape else (*param.shape[:batch_dims], *value.shape[1:])
         state[name] = value.reshape(own)
+        if name in narrow:
+            state[name] = state[name].to(group["momentum_dtype"])
+    if rounds and group["rounding"] == "kahan":
+        state["compensation"] = torch.zeros(param.shape, dtype=param.dtype, device=device or param.device)
     return state
+
+
+def narrow_names(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> Collection[str]:
+    """Return the names of momentum buffers that the group keeps in another dtype than the arithmetic."""
+    if group.get("momentum_dtype") is None or compute_dtype(param) == torch.float64:
+        return ()
+    return rule.momentum.init(torch.empty(1, 1, 1, device="meta")).keys()
 
 
 def step_device(rule: Rule, param: Tensor) -> torch.device:
@@ -65,8 +75,15 @@ def gather(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
 
 
-def scatter(stacked: Mapping[str, Tensor], states: Sequence[Mapping[str, Tensor]]) -> None:
-    """Write stacked states back to where :func:`gather` took them from."""
+def scatter(
+    stacked: Mapping[str, Tensor], states: Sequence[Mapping[str, Tensor]], *, stochastic: bool = False
+) -> None:
+    """Write stacked states back to where :func:`gather` took them from, ``stochastic`` rounding bfloat16."""
     for name, value in stacked.items():
         own = [state[name] for state in states]
-        torch._foreach_copy_(own, value.reshape(len(own), *own[0].shape).unbind())
+        values = value.reshape(len(own), *own[0].shape).unbind()
+        if stochastic and own[0].dtype == torch.bfloat16:
+            for state, buffer, new in zip(states, own, values, strict=True):
+                store_stochastically_(buffer, new, state["step"])
+        else:
+            torch._foreach_copy_(own, values)

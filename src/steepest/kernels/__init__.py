@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from steepest.kernels.torch_fused import adam_kernel
+from steepest.rounding import needs_rounding
 from steepest.rule import Rule
 
 __all__ = ["Kernel", "fused_kernel"]
@@ -29,4 +31,6 @@ class Kernel(Hashable, Protocol):
 
 def fused_kernel(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> Kernel | None:
     """Return the fastest fused path that computes ``rule`` on ``param``, or None. Equal kernels batch."""
+    if needs_rounding(param, group) or group.get("momentum_dtype") not in (None, torch.float32):
+        return None
     return adam_kernel(rule, param, group)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import Diagonal
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import DualScaled
 
@@ -39,7 +41,7 @@ class Adagrad(RuleOptimizer):
         initial_accumulator_value: what the sum starts from, >= 0. Default 0.
         eps: added to the root of the sum, >= 0. Default 1e-10.
         weight_decay: L2 coefficient, >= 0. Default 0.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -66,6 +68,8 @@ class Adagrad(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -73,7 +77,15 @@ class Adagrad(RuleOptimizer):
             "eps": eps,
             "weight_decay": weight_decay,
         }
-        super().__init__(params, options, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.auxiliary import ADAMW
 from steepest.optimizer import RuleOptimizer
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 
 
@@ -46,6 +48,11 @@ class Adam(RuleOptimizer):
             path, False takes the reference path.
         nonfinite: ``"raise"``, ``"skip"`` the step or ``"propagate"`` on non-finite gradients; None raises
             on the CPU and propagates on devices, where looking would cost a synchronisation.
+        rounding: how bfloat16 and float16 weights take steps smaller than their last bit: ``"nearest"``
+            (default) loses them, ``"stochastic"`` (bfloat16 only) rounds at random, right on average and
+            repeatable, ``"kahan"`` keeps what is cut off in a ``compensation`` of the weight's dtype.
+        momentum_dtype: dtype of the momentum buffers of float32 and narrower parameters; None is float32,
+            ``torch.bfloat16`` halves them. Coefficients above 0.99 then need ``rounding="stochastic"``.
 
     Raises:
         ValueError, TypeError: for values out of range and unknown arguments.
@@ -74,9 +81,19 @@ class Adam(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
@@ -110,7 +127,7 @@ class AdamW(Adam):
         betas: coefficients of the two averages, each in [0, 1). Default (0.9, 0.999).
         eps: added to the root of the squared average, >= 0. Default 1e-8.
         weight_decay: decoupled decay, >= 0. Default 1e-2.
-        maximize, fused, nonfinite: as in :class:`Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`Adam`.
@@ -137,6 +154,8 @@ class AdamW(Adam):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -147,6 +166,8 @@ class AdamW(Adam):
             maximize=maximize,
             fused=fused,
             nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
         )
 
     @classmethod

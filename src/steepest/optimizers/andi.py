@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from steepest.momentum import HeavyBall
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import Equilibration
 from steepest.preconditioners.equilibration import Mixing
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import EnergyFloor
 
@@ -55,7 +57,7 @@ class ANDI(RuleOptimizer):
         shift: columns to roll by. Default 7.
         momentum_init: ``"zero"`` as in the paper; ``"gradient"`` starts the buffer at the first direction
             before its ordinary first update, so that M_1 = (1 + momentum) H_1, as in the author's script.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -87,6 +89,8 @@ class ANDI(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -99,7 +103,15 @@ class ANDI(RuleOptimizer):
             "shift": shift,
             "momentum_init": momentum_init,
         }
-        super().__init__(params, options, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:

@@ -23,10 +23,11 @@ from steepest.preconditioners.kfac.front import restored
 from steepest.preconditioners.kfac.hooks import LayerWatch, require_one_process
 from steepest.preconditioners.kfac.layers import Layer
 from steepest.preconditioners.kfac.options import KFAC_CHECKS
+from steepest.rounding import Rounding, compute_dtype, weight_of
 from steepest.rule import Rule
 from steepest.screening import passes
 from steepest.steps import DualScaled
-from steepest.views import as_stack, compute_dtype, initial_state
+from steepest.views import as_stack, initial_state, scatter
 
 
 class KFAC(RuleOptimizer):
@@ -96,7 +97,7 @@ class KFAC(RuleOptimizer):
         skip: names of modules left to ``aux``, with all below them. Default none.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`. Besides,
@@ -143,6 +144,8 @@ class KFAC(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -164,7 +167,16 @@ class KFAC(RuleOptimizer):
         try:
             trained = {id(p) for group in groups for p in _tensors(group) if group.get("rule") != "aux"}
             self._watch.add(self._watch.find(trained))
-            super().__init__(groups, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
+            super().__init__(
+                groups,
+                options,
+                aux=aux,
+                maximize=maximize,
+                fused=fused,
+                nonfinite=nonfinite,
+                rounding=rounding,
+                momentum_dtype=momentum_dtype,
+            )
         except Exception:
             self._watch.remove()
             raise
@@ -259,11 +271,14 @@ class KFAC(RuleOptimizer):
                 direction = direction * kl_factor(total, group["kl_clip"]).to(direction)
             rule, state = self._rule(group), self.state[param]
             if "momentum_buffer" not in state:
-                state.update(initial_state(rule, param, 0))
+                state.update({**initial_state(rule, param, group), **state})
+            if "step" in state and FACTOR_STATE.isdisjoint(state.keys() - {"step"}):
+                state["step"].add_(1)  # of a bias; a layer's own is counted with its statistics
             hypers = resolve(group, rule.hypers())
-            buffers = {"momentum_buffer": as_stack(state["momentum_buffer"], 0)}
+            buffers = {"momentum_buffer": as_stack(state["momentum_buffer"].to(direction.dtype), 0)}
             direction = rule.momentum(as_stack(direction, 0), buffers, hypers)
-            apply_(param, direction.reshape(param.shape), hypers, rule)
+            scatter(buffers, [state], stochastic=group["rounding"] == "stochastic")
+            apply_(param, direction.reshape(param.shape), hypers, rule, stored=weight_of(param, state, group))
 
     def _layers_to_move(self, members: list[Member]) -> list[tuple[Layer, dict[str, Any]]]:
         """Return the layers that have gradients, each with the group of its weight, after checking all."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.momentum import EMA
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import KLEigenbasis, Preconditioner, ScaledDiagonal
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import DualScaled
 
@@ -61,7 +63,7 @@ class KLShampoo(RuleOptimizer):
             Default 10.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -97,6 +99,8 @@ class KLShampoo(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -106,7 +110,16 @@ class KLShampoo(RuleOptimizer):
             "weight_decay": weight_decay,
             "precondition_frequency": precondition_frequency,
         }
-        super().__init__(params, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            aux=aux,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
@@ -149,7 +162,7 @@ class KLSOAP(KLShampoo):
         shampoo_beta: coefficient of v and the statistics in [0, 1); None is the second beta. Default None.
         eps: added to the root of v, >= 0. Default 1e-8.
         weight_decay, precondition_frequency, aux: as in :class:`steepest.KLShampoo`.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.dual_averaging import DualAveraging
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import Diagonal
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import DualScaled
 
@@ -47,7 +49,7 @@ class MADGRAD(RuleOptimizer):
         weight_decay: >= 0. Default 0.
         eps: added to lr and to the cube root, >= 0. Default 1e-6.
         decoupled: decouple the decay. Default False.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -76,6 +78,8 @@ class MADGRAD(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -84,7 +88,15 @@ class MADGRAD(RuleOptimizer):
             "eps": eps,
             "decoupled": decoupled,
         }
-        super().__init__(params, options, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:

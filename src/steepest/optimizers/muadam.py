@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.momentum import EMA
 from steepest.norms import Spectral
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import Diagonal
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import UnitLMO
 
@@ -49,7 +51,7 @@ class MuAdam(RuleOptimizer):
         eps: added to the root of v before bias correction, >= 0. Default 1e-8.
         weight_decay: decoupled decay, >= 0. Default 0.
         scale, orthogonalizer, steps, aux: as in :class:`steepest.Muon`.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -84,6 +86,8 @@ class MuAdam(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -94,7 +98,16 @@ class MuAdam(RuleOptimizer):
             "orthogonalizer": orthogonalizer,
             "steps": steps,
         }
-        super().__init__(params, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            aux=aux,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
@@ -136,7 +149,7 @@ class MuAdamSANIA(MuAdam):
         eps: added to the corrected v, >= 0. Default 1e-8.
         weight_decay: decoupled decay, >= 0. Default 0.
         scale, orthogonalizer, steps, aux: as in :class:`steepest.Muon`.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from steepest.momentum import EMA
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import Diagonal
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import DualScaled, Polyak
 
@@ -49,7 +51,7 @@ class AdamSANIA(RuleOptimizer):
         weight_decay: decoupled decay, >= 0. Default 0.
         polyak: take the step length from the loss; ``step`` then needs a closure. Default False.
         accumulate: ``"ema"`` averages squares with b2, ``"sum"`` sums them. Default ``"ema"``.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -79,6 +81,8 @@ class AdamSANIA(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -88,7 +92,15 @@ class AdamSANIA(RuleOptimizer):
             "polyak": polyak,
             "accumulate": accumulate,
         }
-        super().__init__(params, options, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:

@@ -14,9 +14,10 @@ from steepest.momentum import EMA
 from steepest.norms import Norm, Spectral
 from steepest.operator_norms import Scaled, operator_norm
 from steepest.optimizer import RuleOptimizer
+from steepest.rounding import Rounding, compute_dtype
 from steepest.rule import Rule
 from steepest.steps import Clipped, Radius, StepLength
-from steepest.views import as_stack, compute_dtype
+from steepest.views import as_stack
 
 
 class Scion(RuleOptimizer):
@@ -55,7 +56,7 @@ class Scion(RuleOptimizer):
         radius: factor of the unit ball, > 0. Default 1.
         constrained: shrink the weight by 1 - lr as well, which keeps it within the ball. Default False.
         orthogonalizer, steps: as in :class:`steepest.Muon`, for the spectral norms.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -89,6 +90,8 @@ class Scion(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -99,7 +102,15 @@ class Scion(RuleOptimizer):
             "orthogonalizer": orthogonalizer,
             "steps": steps,
         }
-        super().__init__(params, options, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
@@ -133,7 +144,7 @@ class ClippedScion(RuleOptimizer):
         params, lr, momentum, norm, radius, constrained, orthogonalizer, steps: as in
             :class:`steepest.Scion`.
         rho: clipping threshold, > 0.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -165,6 +176,8 @@ class ClippedScion(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -176,7 +189,15 @@ class ClippedScion(RuleOptimizer):
             "orthogonalizer": orthogonalizer,
             "steps": steps,
         }
-        super().__init__(params, options, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.hypers import SUM_OR_AVERAGE
 from steepest.momentum import EMA
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import Grafted, Identity, Kronecker, Preconditioner, ScaledDiagonal
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import DualScaled
 
@@ -77,7 +79,7 @@ class Shampoo(RuleOptimizer):
             the last one padded with zeros, >= 1. Default 1024.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -115,6 +117,8 @@ class Shampoo(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -125,7 +129,16 @@ class Shampoo(RuleOptimizer):
             "grafting": grafting,
             "max_precondition_dim": max_precondition_dim,
         }
-        super().__init__(params, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            aux=aux,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
@@ -173,7 +186,7 @@ class OneSidedShampoo(RuleOptimizer):
         eps, weight_decay, precondition_frequency, grafting, max_precondition_dim, aux: as in
             :class:`steepest.Shampoo`.
         side: ``"left"``, ``"right"`` or ``"smaller"``, that of the shorter dimension. Default ``"left"``.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -213,6 +226,8 @@ class OneSidedShampoo(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -224,7 +239,16 @@ class OneSidedShampoo(RuleOptimizer):
             "max_precondition_dim": max_precondition_dim,
             "side": side,
         }
-        super().__init__(params, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            aux=aux,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.momentum import EMA
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import Eigenbasis, ScaledDiagonal
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import DualScaled
 
@@ -62,7 +64,7 @@ class SOAP(RuleOptimizer):
         include_current: let the current gradient into the statistics before they are used. Default False.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -99,6 +101,8 @@ class SOAP(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -110,7 +114,16 @@ class SOAP(RuleOptimizer):
             "max_precondition_dim": max_precondition_dim,
             "include_current": include_current,
         }
-        super().__init__(params, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            aux=aux,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:

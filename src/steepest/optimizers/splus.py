@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.evaluation import AveragingOptimizer
 from steepest.momentum import EMA
 from steepest.norms import Max
 from steepest.preconditioners import Eigenbasis
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import MeanSide
 
@@ -57,7 +59,7 @@ class SPlus(AveragingOptimizer):
         ema: coefficient of the average of weights in [0, 1). Default 0.999.
         weight_decay: decoupled decay, after the step, with e as its rate, >= 0. Default 0.01.
         precondition_frequency: how often bases are taken anew, >= 1. Default 100.
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -89,6 +91,8 @@ class SPlus(AveragingOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -98,7 +102,15 @@ class SPlus(AveragingOptimizer):
             "precondition_frequency": precondition_frequency,
             "averaged": False,
         }
-        super().__init__(params, options, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:

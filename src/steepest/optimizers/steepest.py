@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.momentum import Momentum
 from steepest.norms import Norm
 from steepest.optimizer import RuleOptimizer
 from steepest.preconditioners import Preconditioner
+from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.steps import DualScaled, StepLength
 
@@ -54,7 +56,7 @@ class Steepest(RuleOptimizer):
         weight_decay: decoupled decay, >= 0. Default 0.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
-        maximize, fused, nonfinite: as in :class:`steepest.Adam`.
+        maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`.
@@ -92,6 +94,8 @@ class Steepest(RuleOptimizer):
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
+        rounding: Rounding = "nearest",
+        momentum_dtype: torch.dtype | None = None,
     ) -> None:
         if recipe is not None and not isinstance(recipe, Rule):
             raise TypeError(f"recipe must be a Rule such as those of steepest.recipes, got {recipe!r}")
@@ -99,7 +103,16 @@ class Steepest(RuleOptimizer):
         parts: dict[str, Any] = {name: part for name, part in chosen.items() if part is not None}
         rule = replace(Rule(step=DualScaled()) if recipe is None else recipe, **parts)
         options = {"lr": lr, "weight_decay": weight_decay, "recipe": rule, **rule.hypers()}
-        super().__init__(params, options, aux=aux, maximize=maximize, fused=fused, nonfinite=nonfinite)
+        super().__init__(
+            params,
+            options,
+            aux=aux,
+            maximize=maximize,
+            fused=fused,
+            nonfinite=nonfinite,
+            rounding=rounding,
+            momentum_dtype=momentum_dtype,
+        )
 
     @classmethod
     def recipe(cls, group: Mapping[str, Any]) -> Rule:
