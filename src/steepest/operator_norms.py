@@ -79,9 +79,12 @@ class Scaled(Norm):
         """Return the norm with the kernel area of a convolution's weight."""
         return replace(self, base=self.base.for_shape(shape), kernel_area=max(1, shape[2:].numel()))
 
-    def _factor(self, x: Tensor) -> float:
-        m, n = x.shape[-2:]
+    def factor_of(self, m: int, n: int) -> float:
+        """Return the factor for m outputs and n inputs times kernel positions."""
         return FACTORS[self.factor](max(1, m), max(1, n), self.kernel_area)
+
+    def _factor(self, x: Tensor) -> float:
+        return self.factor_of(x.shape[-2], x.shape[-1])
 
     def value(self, x: Tensor) -> Tensor:
         """Return |X| / c."""

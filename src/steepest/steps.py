@@ -74,8 +74,12 @@ class UnitLMO(StepLength):
 
     def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
         """Return ``scale * S``."""
-        factor = SHAPE_SCALES[self.scale](max(1, x.shape[-2]), max(1, x.shape[-1]))
+        factor = self.factor_of(x.shape[-2], x.shape[-1])
         return direction if factor == 1.0 else direction * factor
+
+    def factor_of(self, m: int, n: int) -> float:
+        """Return the scale for a matrix of m outputs and n inputs."""
+        return SHAPE_SCALES[self.scale](max(1, m), max(1, n))
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,13 @@ class EnergyFloor(StepLength):
 
     def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
         """Return ``tau / (|S|_F + eps) * S``."""
-        energy = length(x)
+        return self.stretched(direction, length(direction), length(x), hypers)
+
+    def stretched(
+        self, direction: Tensor, size: Tensor, energy: Tensor, hypers: Mapping[str, Any]
+    ) -> Tensor:
+        """Return the step for a direction of norm ``size`` and an oracle's input of norm ``energy``."""
         tau = torch.sqrt(energy * energy + 1)
-        size = length(direction)
         size = torch.where(size > 0, size + hypers["eps"], 1.0)  # no quotient of the two, which may overflow
         return (direction / size.to(direction.dtype)).mul_(tau.to(direction.dtype))
 
@@ -126,7 +134,11 @@ class RMSMatched(StepLength):
 
     def __call__(self, direction: Tensor, x: Tensor, hypers: Mapping[str, Any]) -> Tensor:
         """Return ``rms * S / RMS(S)``."""
-        size = length(direction) / math.sqrt(max(1, x.shape[-2] * x.shape[-1]))
+        return self.matched(direction, length(direction), x.shape[-2] * x.shape[-1])
+
+    def matched(self, direction: Tensor, size: Tensor, entries: int) -> Tensor:
+        """Return the step for a direction of norm ``size`` in a matrix of so many entries."""
+        size = size / math.sqrt(max(1, entries))
         return direction * (self.rms / torch.where(size > 0, size, 1.0)).to(direction.dtype)
 
 

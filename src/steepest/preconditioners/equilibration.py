@@ -60,17 +60,26 @@ class Equilibration(Preconditioner):
         self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
     ) -> Coordinates:
         """Return the coordinates of the current gradient's row and column lengths."""
-        eps, dtype = hypers["eps"], grad.dtype
-        if self.axis == "rows":
-            d_squared = length(grad, -1).to(dtype) + eps
-        elif self.axis == "columns":
-            d_squared = self._columns(grad) + eps
+        rows = None if self.axis == "columns" else length(grad, -1)
+        columns = None if self.axis == "rows" else length(grad, -2)
+        return self.coordinates(rows, columns, hypers["eps"], grad.dtype)
+
+    def coordinates(
+        self, rows: Tensor | None, columns: Tensor | None, eps: float | Tensor, dtype: torch.dtype
+    ) -> Coordinates:
+        """Return the coordinates for row lengths r (k, m, 1) and column lengths c (k, 1, n).
+
+        One that ``axis`` does not use is None.
+        """
+        if columns is not None and self.mixing == "lateral":
+            columns = torch.roll(columns, -self.shift, -1)
+        if rows is None:
+            assert columns is not None
+            d_squared = columns.to(dtype) + eps
         else:
-            d_squared = (length(grad, -1).to(dtype) + eps) + self._columns(grad)
+            d_squared = rows.to(dtype) + eps
+            if columns is not None:
+                d_squared = d_squared + columns.to(dtype)
         if eps == 0:  # a zero row and column: 0 / 0 = 0
             d_squared = torch.where(d_squared > 0, d_squared, float("inf"))
         return Scaling(d_squared)
-
-    def _columns(self, grad: Tensor) -> Tensor:
-        columns = length(grad, -2).to(grad.dtype)
-        return torch.roll(columns, -self.shift, -1) if self.mixing == "lateral" else columns
