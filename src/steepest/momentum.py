@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,14 +24,13 @@ class Momentum(Part, ABC):
     """One choice of averaging. ``__call__`` updates its buffer in place and returns what to use now."""
 
     where: Where = "before"
+    linear: ClassVar[bool] = False
+    """Whether the average of rotated values is the rotated average."""
 
     @property
     def needs_step(self) -> bool:
         """Whether the count of steps is part of the formula."""
         return False
-
-    linear: ClassVar[bool] = False
-    """Whether the average of rotated values is the rotated average."""
 
     def init(self, x: Tensor) -> dict[str, Tensor]:
         """Return the state for a stack ``x`` (k, m, n) before its first step."""
@@ -45,6 +44,8 @@ class Momentum(Part, ABC):
 @dataclass(frozen=True)
 class NoMomentum(Momentum):
     """The current value alone."""
+
+    linear = True
 
     def __call__(self, x: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> Tensor:
         """Return ``x``."""
@@ -64,6 +65,7 @@ class HeavyBall(Momentum):
     nesterov: bool = False
     where: Where = "before"
     start: Literal["zero", "gradient"] = "zero"
+    linear = True
 
     def __post_init__(self) -> None:
         _check_where(self.where)
@@ -109,6 +111,7 @@ class EMA(Momentum):
     bias_correction: bool = False
     where: Where = "before"
     buffer: str = "exp_avg"
+    linear = True
 
     def __post_init__(self) -> None:
         _check_where(self.where)

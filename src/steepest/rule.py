@@ -11,6 +11,9 @@ One step for a stack of gradients G (k, m, n):
 With a Euclidean norm and dual scaling, T times its dual norm is T itself, so that S = solve(M): this is how
 Adam, Adagrad and Shampoo are steepest descent.
 
+A preconditioner that rotates sees the gradient in its bases already. Momentum is linear and lengths do not
+change, so M, and all that follows up to S, then live there; S alone is rotated back.
+
 A preconditioner may spend a step on statistics alone (then there is no direction), and update statistics
 after their use. A step length may need one number of the whole network (a clipped or Polyak step): the
 adapter then sums <M, S> over all parameters and multiplies every S by one factor.
@@ -24,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Size, Tensor
@@ -33,7 +36,7 @@ from steepest.momentum import Momentum, NoMomentum
 from steepest.norms import Frobenius, Norm
 from steepest.numeric import inner
 from steepest.part import Part
-from steepest.preconditioners import Identity, Preconditioner
+from steepest.preconditioners import Identity, Preconditioner, Rotated
 from steepest.steps import StepLength, UnitLMO
 
 Decay = Literal["decoupled", "after", "l2", "cautious", "constrained"]
@@ -136,6 +139,17 @@ class Rule(Part):
         return self.norm.euclidean and self.step.dual_scaled
 
     @property
+    def turns(self) -> bool:
+        """Whether momentum is kept in the bases of the preconditioner."""
+        momentum = self.momentum
+        return (
+            self.preconditioner.turns
+            and momentum.linear
+            and momentum.where == "before"
+            and not self.step.whole_network
+        )
+
+    @property
     def needs_step(self) -> bool:
         """Whether the state must count steps."""
         return self.momentum.needs_step or self.preconditioner.needs_step or self.scheduled
@@ -177,25 +191,39 @@ class Rule(Part):
         """
         if skipped := self.preconditioner.skipped:
             hypers = {**hypers, "step": hypers["step"] - skipped}
+        if turns := self.turns:
+            hypers = {**hypers, "turned": _buffers(self.momentum)}
         coordinates = self.preconditioner.prepare(grad, state, hypers)
         if coordinates is None:
             self.preconditioner.finish(grad, state, hypers)
             return None
+        rotated = cast(Rotated, coordinates) if turns else None
+        inside = rotated.inside if rotated else coordinates
         before = self.momentum.where == "before"
-        m = self.momentum(grad, state, hypers) if before else grad
+        m = rotated.gradient if rotated else grad
+        if before:
+            m = self.momentum(m, state, hypers)
         if self.solves:
-            s = coordinates.solve(m)
+            s = inside.solve(m)
         else:
-            t = coordinates.into(m)
+            t = inside.into(m)
             u = self.norm.direction(t)
-            s = coordinates.back(u)
+            s = inside.back(u)
             if self.step.dual_scaled:
                 s = s * inner(t, u)
         s = self.step(s, m, hypers)
         if not before:
             s = self.momentum(s, state, hypers)
+        if rotated:
+            s = rotated.restore(s)
         self.preconditioner.finish(grad, state, hypers)
         return Update(s, m)
+
+
+@lru_cache(maxsize=256)
+def _buffers(momentum: Momentum) -> tuple[str, ...]:
+    """Return the names of the buffers that a momentum keeps."""
+    return tuple(momentum.init(torch.empty(1, 1, 1, device="meta")))
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from steepest.linalg.fallback import Robust, check_same_shape, check_square, keep_where_not_finite
+from steepest.linalg.householder import orthonormalized
 from steepest.linalg.precision import at_least_float32
 from steepest.linalg.scaling import all_finite, largest_entry, power_of_two
 from steepest.linalg.symmetric import symmetric_eigen
@@ -96,7 +97,7 @@ def refresh_basis(a: Tensor, q: Tensor, *, sort: bool = False) -> Refreshed:
     if sort:
         by_size = (q * image).sum(-2).argsort(dim=-1, descending=True, stable=True)
         image = image.gather(-1, by_size[..., None, :].expand_as(image))
-    new = torch.linalg.qr(image).Q
+    new = orthonormalized(image)
     kept = ~(all_finite(new) & all_finite(image))
     unchanged = kept | (largest_entry(a)[..., 0, 0] == 0)
     value = torch.where(unchanged[..., None, None], q, new)

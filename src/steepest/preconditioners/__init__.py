@@ -9,6 +9,7 @@ from steepest.preconditioners.identity import Identity
 from steepest.preconditioners.inward import InwardOnly
 from steepest.preconditioners.kl import KLEigenbasis
 from steepest.preconditioners.kronecker import Kronecker
+from steepest.preconditioners.rotated import Rotated
 from steepest.preconditioners.scaled import ScaledDiagonal
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "KLEigenbasis",
     "Kronecker",
     "Preconditioner",
+    "Rotated",
     "ScaledDiagonal",
 ]

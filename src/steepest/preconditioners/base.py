@@ -37,6 +37,10 @@ class Preconditioner(Part, ABC):
 
     batches: ClassVar[bool] = False
     """Whether stacking matrices of one shape makes the coordinates cheaper."""
+    turns: ClassVar[bool] = False
+    """Whether the coordinates are ``Rotated``. A linear momentum before the oracle is then kept in the bases,
+    where the gradient is needed anyway: one rotation instead of two. Its buffers' names are handed over as
+    ``hypers["turned"]``, to be carried along when bases change."""
 
     @property
     def matrix_only(self) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Size, Tensor
 
 from steepest.linalg import eigenbasis, refresh_basis
+from steepest.linalg.scaling import power_of_two
 from steepest.preconditioners.base import Coordinates, Preconditioner
 from steepest.preconditioners.factors import (
     accumulate_,
@@ -21,39 +22,10 @@ from steepest.preconditioners.factors import (
     transposed,
 )
 from steepest.preconditioners.identity import Identity
+from steepest.preconditioners.rotated import SIDES, Rotated, carry_
 
 Start = Literal["skip", "current", "identity"]
 Refresh = Literal["qr", "eigh"]
-SIDES = ("left", "right")
-
-
-@dataclass(frozen=True)
-class Rotated(Coordinates):
-    """Coordinates ``inside`` the bases Q_L and Q_R; None is the identity."""
-
-    left: Tensor | None
-    right: Tensor | None
-    inside: Coordinates
-
-    def project(self, m: Tensor) -> Tensor:
-        """Return Q_L^T M Q_R."""
-        return sandwich(transposed(self.left), m, self.right)
-
-    def restore(self, x: Tensor) -> Tensor:
-        """Return Q_L X Q_R^T."""
-        return sandwich(self.left, x, transposed(self.right))
-
-    def into(self, m: Tensor) -> Tensor:
-        """Rotate, then go into the coordinates inside."""
-        return self.inside.into(self.project(m))
-
-    def back(self, u: Tensor) -> Tensor:
-        """Come back from the coordinates inside, then rotate back."""
-        return self.restore(self.inside.back(u))
-
-    def solve(self, m: Tensor) -> Tensor:
-        """Rotate, solve inside, rotate back."""
-        return self.restore(self.inside.solve(self.project(m)))
 
 
 @dataclass(frozen=True)
@@ -88,6 +60,7 @@ class Eigenbasis(Preconditioner):
     refresh: Refresh = "qr"
 
     batches = True
+    turns = True
 
     def __post_init__(self) -> None:
         for name, allowed in (("start", get_args(Start)), ("refresh", get_args(Refresh))):
@@ -155,7 +128,7 @@ class Eigenbasis(Preconditioner):
         projected = sandwich(transposed(left), grad, right)
         inside = self.inside.prepare(projected, state, hypers)
         assert inside is not None  # refused in __post_init__
-        return Rotated(left, right, inside)
+        return Rotated(left, right, inside, projected)
 
     def finish(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> None:
         """Update the statistics after their use, unless they were before it."""
@@ -165,30 +138,37 @@ class Eigenbasis(Preconditioner):
     def _accumulate(
         self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
     ) -> None:
-        beta, t = statistics_beta(hypers), hypers["step"]
+        if not grad.numel():
+            return
+        beta, size = statistics_beta(hypers), power_of_two(grad)
         for side, x in zip(SIDES, (grad, grad.mT), strict=True):
             if side in state:
-                accumulate_(state[side], state[f"{side}_unit"], x, beta, 1 - beta)
-                if t == (0 if self.start == "skip" else 1) or (
-                    t % self.frequency == 0 and self.refresh == "eigh"
-                ):
-                    self._decompose(side, state)
-                elif t % self.frequency == 0:
-                    self._iterate(side, state, grad.shape)
+                accumulate_(state[side], state[f"{side}_unit"], x, beta, 1 - beta, size)
+                self._turn(side, state, hypers, grad.shape)
 
-    def _decompose(self, side: str, state: MutableMapping[str, Tensor]) -> None:
+    def _turn(
+        self, side: str, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any], shape: Size
+    ) -> None:
+        """Take the basis of one side anew when it is time, with what is kept in it."""
+        t, first = hypers["step"], 0 if self.start == "skip" else 1
+        if t != first and t % self.frequency:
+            return
         basis = state[f"{side}_basis"]
-        new = eigenbasis(state[side], basis)
+        old = basis.clone()
+        if t == first or self.refresh == "eigh":
+            new = eigenbasis(state[side], basis)
+            count_(state, new.retried)
+        else:
+            new = refresh_basis(state[side], basis, sort=True)
+            count_(state, new.kept)
+            self._permute(side, state, new.permutation, shape)
         basis.copy_(new.value)
-        count_(state, new.retried)
+        if t > 0:
+            for name in hypers.get("turned", ()):
+                carry_(state[name], side, old, basis)
 
-    def _iterate(self, side: str, state: MutableMapping[str, Tensor], shape: Size) -> None:
-        basis = state[f"{side}_basis"]
-        new = refresh_basis(state[side], basis, sort=True)
-        basis.copy_(new.value)
-        count_(state, new.kept)
-        order = new.permutation[:, :, None] if side == "left" else new.permutation[:, None, :]
+    def _permute(self, side: str, state: MutableMapping[str, Tensor], order: Tensor, shape: Size) -> None:
+        along = (order[:, :, None] if side == "left" else order[:, None, :]).expand(shape)
         for name, value in self.inside.init(torch.empty(shape, device="meta")).items():
             if value.shape == shape:
-                along = order.expand(shape)
                 state[name].copy_(state[name].gather(-2 if side == "left" else -1, along))

@@ -13,9 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.linalg.gram import add_gram_
 from steepest.linalg.scaling import power_of_two
 
 _FADED, _SHRINK = 2.0**-32, 2.0**-16
+_MODERATE = 2.0**-30, 2.0**30
+"""Units between which products of entries neither overflow nor vanish without being divided first."""
+_LARGE = 128
+"""From this side on, matrices of a stack on the CPU are multiplied one at a time."""
 
 
 def new_factor(x: Tensor, *lead: int, size: int) -> tuple[Tensor, Tensor]:
@@ -23,18 +28,40 @@ def new_factor(x: Tensor, *lead: int, size: int) -> tuple[Tensor, Tensor]:
     return x.new_zeros(*lead, size, size), x.new_zeros(*lead, 1, 1)
 
 
-def accumulate_(factor: Tensor, unit: Tensor, x: Tensor, keep: Any, weight: Any) -> None:
-    """Set ``factor unit^2 <- keep factor unit^2 + weight X X^T`` in place, for stacks X (k, d, e)."""
-    if x.numel():
-        x = enter_(factor, unit, x)
-        factor.mul_(keep).add_(product(x, x.mT) * weight)
-        # No entry of a positive semi-definite matrix is larger than the largest on its diagonal.
-        leave_(factor, unit, factor.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None])
+def accumulate_(
+    factor: Tensor, unit: Tensor, x: Tensor, keep: Any, weight: Any, size: Tensor | None = None
+) -> None:
+    """Set ``factor unit^2 <- keep factor unit^2 + weight X X^T`` in place, for stacks X (k, d, e).
+
+    ``size`` is ``power_of_two(x)``, where that is known already.
+    """
+    if not x.numel():
+        return
+    size = power_of_two(x) if size is None else size
+    if readable(x) and (len(x) == 1 or x.shape[-2] >= _LARGE):
+        new = torch.maximum(unit, size)
+        if bool(((new > _MODERATE[0]) & (new < _MODERATE[1])).all()):
+            for a, u, v, one in zip(factor, unit.flatten().tolist(), new.flatten().tolist(), x, strict=True):
+                add_gram_(a, one, float(keep) * (u / v) ** 2, float(weight) / v**2)
+            unit.copy_(new)
+            _leave_sum_(factor, unit)
+            return
+    x = enter_(factor, unit, x, size)
+    if isinstance(keep, Tensor) or isinstance(weight, Tensor):
+        factor.mul_(keep).add_((x @ x.mT) * weight)
+    else:
+        factor.baddbmm_(x, x.mT, beta=keep, alpha=weight)
+    _leave_sum_(factor, unit)
 
 
-def enter_(statistic: Tensor, unit: Tensor, x: Tensor) -> Tensor:
+def _leave_sum_(factor: Tensor, unit: Tensor) -> None:
+    # No entry of a positive semi-definite matrix is larger than the largest on its diagonal.
+    leave_(factor, unit, factor.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None])
+
+
+def enter_(statistic: Tensor, unit: Tensor, x: Tensor, size: Tensor | None = None) -> Tensor:
     """Return ``x`` in the unit of its statistic, after raising that until no entry exceeds two."""
-    new = torch.maximum(unit, power_of_two(x))
+    new = torch.maximum(unit, power_of_two(x) if size is None else size)
     statistic.mul_((unit / new).square())
     unit.copy_(new)
     return x / new
@@ -42,9 +69,17 @@ def enter_(statistic: Tensor, unit: Tensor, x: Tensor) -> Tensor:
 
 def leave_(statistic: Tensor, unit: Tensor, largest: Tensor) -> None:
     """Lower the unit of a statistic that has faded, given its largest entries (k, 1, 1)."""
-    shrink = torch.where(largest < _FADED, _SHRINK, 1.0).to(unit.dtype)
+    faded = largest < _FADED
+    if readable(faded) and not bool(faded.any()):
+        return
+    shrink = torch.where(faded, _SHRINK, 1.0).to(unit.dtype)
     statistic.div_(shrink.square())
     unit.mul_(shrink)
+
+
+def readable(x: Tensor) -> bool:
+    """Return whether reading a number of this tensor costs nothing."""
+    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

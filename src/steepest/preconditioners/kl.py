@@ -10,10 +10,8 @@ import torch
 from torch import Size, Tensor
 
 from steepest.linalg import eigenbasis, refresh_basis
-from steepest.numeric import length
 from steepest.preconditioners.base import Coordinates, Preconditioner
 from steepest.preconditioners.diagonal import Scaling
-from steepest.preconditioners.eigenbasis import SIDES, Rotated
 from steepest.preconditioners.factors import (
     accumulate_,
     count_,
@@ -22,6 +20,7 @@ from steepest.preconditioners.factors import (
     product,
     statistics_beta,
 )
+from steepest.preconditioners.rotated import SIDES, Rotated, carry_
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class KLEigenbasis(Preconditioner):
     frequency: int = 10
 
     batches = True
+    turns = True
 
     def __post_init__(self) -> None:
         if self.inside is not None and (not isinstance(self.inside, Preconditioner) or self.inside.skipped):
@@ -98,54 +98,75 @@ class KLEigenbasis(Preconditioner):
     def prepare(
         self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
     ) -> Coordinates | None:
-        """Return the coordinates of the statistics so far; None in the first step."""
+        """Return the coordinates of the statistics so far, and update these; None in the first step."""
+        m, n = grad.shape[-2:]
         if hypers["step"] == 0:
+            self._accumulate(grad, grad, state, hypers, (n, m))
             return None
-        rotated = Rotated(state["left_basis"], state["right_basis"], self._scaling(grad, state, hypers))
+        left, right = (state[f"{side}_basis"] for side in SIDES)
+        by_right = product(grad, right)
+        projected = product(left.mT, by_right)
+        by_left = product(left.mT, grad)
         if self.inside is None:
-            return rotated
-        numbers = {**hypers, "beta2": statistics_beta(hypers)}
-        inside = self.inside.prepare(rotated.project(grad), state, numbers)
+            inside = self._scaling(grad, state, hypers)
+        else:
+            inside = self.inside.prepare(projected, state, {**hypers, "beta2": statistics_beta(hypers)})
         assert inside is not None  # refused in __post_init__
-        return replace(rotated, inside=inside)
+        values = [state[f"{side}_values"] for side in SIDES]
+        rows, columns = (v.rsqrt().to(grad.dtype) for v in values)
+        self._accumulate(by_right.mul_(columns), by_left.mul_(rows), state, hypers, (n, m))
+        self._average(projected, values, statistics_beta(hypers))
+        return Rotated(left, right, inside, projected)
 
     def finish(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> None:
-        """Update covariances, eigenvalues and, when it is time, bases."""
-        beta, t = statistics_beta(hypers), hypers["step"]
-        m, n = grad.shape[-2:]
-        left, right = (state[f"{side}_basis"] for side in SIDES)
-        first = t == 0
-        if first:
-            by_right, by_left = grad, grad
-        else:
-            values = [state[f"{side}_values"] for side in SIDES]
-            rows, columns = (v.rsqrt().to(grad.dtype) for v in values)
-            turned = product(grad, right)
-            projected = product(left.mT, turned)
-            by_right, by_left = turned * columns, product(left.mT, grad) * rows
-            for v, x, dim in ((values[0], projected * columns, -1), (values[1], projected * rows, -2)):
-                mean = length(x, dim).square().to(v.dtype) / x.shape[dim]
-                v.mul_(beta).add_((1 - beta) * mean)
-                v.clamp_(min=max(10, min(v.numel() // v.shape[0], 4000)) ** -2.0)
-        for side, x, count in (("left", by_right, n), ("right", by_left.mT, m)):
+        """Take bases anew when it is time."""
+        t = hypers["step"]
+        if t % self.frequency:
+            return
+        for side in SIDES:
             factor, basis = state[side], state[f"{side}_basis"]
-            accumulate_(factor, state[f"{side}_unit"], x, beta, (1 - beta) / count)
-            if first:
+            old = basis.clone()
+            if t == 0:
                 new = eigenbasis(factor, basis)
                 count_(state, new.retried)
-            elif t % self.frequency == 0:
+            else:
                 new = refresh_basis(factor, basis)
                 count_(state, new.kept)
-            else:
-                continue
             basis.copy_(new.value)
+            if t > 0:
+                for name in hypers.get("turned", ()):
+                    carry_(state[name], side, old, basis)
+
+    def _accumulate(
+        self,
+        by_right: Tensor,
+        by_left: Tensor,
+        state: MutableMapping[str, Tensor],
+        hypers: Mapping[str, Any],
+        counts: tuple[int, int],
+    ) -> None:
+        """Add to each covariance the gradient that the other side has whitened."""
+        beta = statistics_beta(hypers)
+        for side, x, count in zip(SIDES, (by_right, by_left.mT), counts, strict=True):
+            accumulate_(state[side], state[f"{side}_unit"], x, beta, (1 - beta) / max(1, count))
+
+    def _average(self, projected: Tensor, values: list[Tensor], beta: Any) -> None:
+        """Update the eigenvalues of both sides from the squares of the projected gradient."""
+        m, n = projected.shape[-2:]
+        if not projected.numel():
+            return
+        squares = projected.to(values[0].dtype, copy=True).square_()
+        means = (squares @ values[1].reciprocal().mT) / n, (values[0].reciprocal().mT @ squares) / m
+        for v, mean, size in zip(values, means, (m, n), strict=True):
+            v.mul_(beta).add_((1 - beta) * mean)
+            v.clamp_(min=max(10, min(size, 4000)) ** -2.0)
 
     def _scaling(
         self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]
     ) -> Coordinates:
-        rows, columns = (state[f"{side}_values"].sqrt() for side in SIDES)
-        d_squared = (rows * columns + hypers["eps"]).clamp_(max=torch.finfo(grad.dtype).max)
-        return Scaling(d_squared.to(grad.dtype))
+        largest = torch.finfo(grad.dtype).max
+        rows, columns = (state[f"{side}_values"].sqrt().clamp_(max=largest).to(grad.dtype) for side in SIDES)
+        return Scaling((rows * columns).add_(hypers["eps"]).clamp_(max=largest))
 
 
 def _along(side: str, count: int, size: int) -> Size:
