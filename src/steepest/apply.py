@@ -68,9 +68,20 @@ def _turn(weight: Tensor, direction: Tensor, lr: Any, batch_dims: int) -> None:
     """Move each matrix by lr times its own norm and bring it back to that norm; a zero weight stays zero."""
     stack, step = as_stack(weight, batch_dims), as_stack(direction, batch_dims)
     radius, size = length(stack), length(step)
-    moved = stack - lr * step * (radius / torch.where(size > 0, size, 1.0)).to(stack.dtype)
-    reached = length(moved)
+    moved = turned(stack, step, lr, radius, size)
+    weight.copy_(brought_back(stack, moved, lr, radius, size, length(moved)).reshape(weight.shape))
+
+
+def turned(stack: Tensor, step: Tensor, lr: Any, radius: Tensor, size: Tensor) -> Tensor:
+    """Return weights of norms ``radius``, moved by lr times it along steps of norms ``size``."""
+    return stack - lr * step * (radius / torch.where(size > 0, size, 1.0)).to(stack.dtype)
+
+
+def brought_back(
+    stack: Tensor, moved: Tensor, lr: Any, radius: Tensor, size: Tensor, reached: Tensor
+) -> Tensor:
+    """Return what was moved, of norms ``reached``, with the norms of ``stack`` again."""
     moved *= (radius / torch.where(reached > 0, reached, 1.0)).to(stack.dtype)
     # lr = 0 and a zero step must leave every bit as it is.
     still = (size == 0) | torch.as_tensor(lr == 0, device=size.device)
-    weight.copy_(torch.where(still, stack, moved).reshape(weight.shape))
+    return torch.where(still, stack, moved)

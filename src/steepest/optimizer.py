@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +25,7 @@ from steepest.kernels import fused_kernel
 from steepest.part import Part
 from steepest.rounding import Rounding
 from steepest.rule import Rule
-from steepest.screening import check_kind, passes
+from steepest.screening import check_kind, check_whole, passes
 
 ENGINE_KEYS = {
     "maximize": False,
@@ -47,6 +48,8 @@ class RuleOptimizer(Optimizer):
     hybrid: ClassVar[bool] = False
     checks: ClassVar[Mapping[str, Check]] = {}
     """What the class allows of a hyperparameter, where that is not what others do."""
+    _sharding: Any = None
+    """The settings of :mod:`steepest.distributed`, if they are not the defaults."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let every constructor answer an unknown argument with a suggestion."""
@@ -107,6 +110,10 @@ class RuleOptimizer(Optimizer):
                     for key in set(self.defaults) - set(self._aux) - set(ENGINE_KEYS):
                         added.pop(key, None)
                 self._check_group(added)
+                if self._distributed(added["params"]):
+                    from steepest.distributed.state import begin
+
+                    begin(self, added)
         except Exception:
             del self.param_groups[count:]
             raise
@@ -117,6 +124,7 @@ class RuleOptimizer(Optimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         rule = self._rule(group)
         for i, param in enumerate(group["params"]):
+            check_whole(group, i)
             if group.get("batch_dims", 0) > param.ndim and group.get("rule") != "aux":
                 raise ValueError(
                     f"batch_dims must be at most the number of dimensions, got {group['batch_dims']} "
@@ -157,10 +165,21 @@ class RuleOptimizer(Optimizer):
                 f"this {type(self).__name__} takes its step from the loss: call step(closure) with a closure "
                 "that clears the gradients, computes the loss, calls backward and returns the loss"
             )
-        if not passes(members):
-            return loss
-        stepping.take_step(members, rules, self.state, loss)
+        if self._distributed(p for group in self.param_groups for p in group["params"]):
+            from steepest.distributed.settings import settings_of
+            from steepest.distributed.step import take_step
+
+            take_step(self.param_groups, members, rules, self.state, loss, settings_of(self))
+        elif passes(members):
+            stepping.take_step(members, rules, self.state, loss)
         return loss
+
+    def _distributed(self, params: Iterable[torch.Tensor]) -> bool:
+        """Return whether other ranks have a part in these parameters, without importing what finds out."""
+        tensors = sys.modules.get("torch.distributed.tensor")
+        return self._sharding is not None or (
+            tensors is not None and any(isinstance(p, tensors.DTensor) for p in params)
+        )
 
     def _members(self) -> Iterator[Member]:
         for group in self.param_groups:

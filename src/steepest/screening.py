@@ -10,6 +10,22 @@ from torch import Tensor
 
 from steepest.groups import Member, describe
 
+NOT_FINITE = (
+    "the gradient of {} is not finite; nothing was changed. "
+    "nonfinite='skip' leaves such steps out, nonfinite='propagate' does not look"
+)
+
+
+def check_whole(group: Mapping[str, Any], index: int) -> None:
+    """Raise for parameters that FSDP1 has flattened, whose rows and columns are gone."""
+    param = group["params"][index]
+    if getattr(param, "_is_flat_param", False) or getattr(param, "_fsdp_flattened", False):
+        raise ValueError(
+            f"{describe(group, index)} was flattened by FullyShardedDataParallel (FSDP1): its matrices are "
+            "cut at arbitrary entries, so that no rule of rows, columns or shapes can be applied; shard the "
+            "model with torch.distributed.fsdp.fully_shard (FSDP2) instead"
+        )
+
 
 def check_kind(group: Mapping[str, Any], index: int, param: Tensor, grad: Tensor) -> None:
     """Raise if a gradient is of a kind no rule supports."""
@@ -53,8 +69,5 @@ def passes(members: Iterable[Member]) -> bool:
             skipping.append(member)
     if not all_finite([member.grad for member in raising]):
         first = next(member for member in raising if not all_finite([member.grad]))
-        raise FloatingPointError(
-            f"the gradient of {describe(first.group, first.index)} is not finite; nothing was changed. "
-            "nonfinite='skip' leaves such steps out, nonfinite='propagate' does not look"
-        )
+        raise FloatingPointError(NOT_FINITE.format(describe(first.group, first.index)))
     return all_finite([member.grad for member in skipping])

@@ -56,6 +56,8 @@ class Move:
     direction: Tensor
     momentum: Tensor
     stored: Weight
+    groups: tuple[Any, ...] = ()
+    """The process groups over which the parameter's entries are split."""
 
 
 def take_step(members: Iterable[Member], rules: Mapping[int, Rule], state: State, loss: Any) -> None:
@@ -126,7 +128,7 @@ def advance(bucket: Bucket) -> Iterator[Move]:
         bucket.kernel(params, bucket.grads, states, hypers)
         return
     if rule.needs_step:
-        hypers["step"] = _step_count(states, params[0].shape[:batch_dims].numel())
+        hypers["step"] = step_count(states, params[0].shape[:batch_dims].numel())
     dtype, narrow = compute_dtype(params[0]), narrow_names(rule, params[0], group)
     stacked = {
         name: state_as_stack(gather([own[name] for own in states]), params[0].shape, batch_dims)
@@ -157,11 +159,7 @@ def advance(bucket: Bucket) -> Iterator[Move]:
 
 def move_together(moves: list[Move], loss: Any) -> None:
     """Apply moves whose length is one number of the whole network."""
-    totals: dict[StepLength, Tensor] = {}
-    for move in moves:
-        share = pairing(move.param, move.direction, move.momentum, move.rule)
-        step = move.rule.step
-        totals[step] = totals[step] + share.to(totals[step].device) if step in totals else share
+    totals = _totals(moves)
     for move in moves:
         step = move.rule.step
         factor = step.factor(totals[step], {**move.hypers, "loss": loss}).to(move.param.device)
@@ -170,6 +168,23 @@ def move_together(moves: list[Move], loss: Any) -> None:
             apply_(move.param, move.direction, hypers, move.rule, stored=move.stored)
         else:
             apply_(move.param, move.direction * factor, move.hypers, move.rule, stored=move.stored)
+
+
+def _totals(moves: list[Move]) -> dict[StepLength, Tensor]:
+    """Return <M, S> of the whole network for each step length."""
+    shares: dict[tuple[StepLength, tuple[Any, ...]], Tensor] = {}
+    for move in moves:
+        share = pairing(move.param, move.direction, move.momentum, move.rule)
+        key = move.rule.step, move.groups
+        shares[key] = shares[key] + share.to(shares[key].device) if key in shares else share
+    totals: dict[StepLength, Tensor] = {}
+    for (step, groups), share in shares.items():
+        if groups:
+            from steepest.distributed.collectives import all_reduce
+
+            all_reduce(share, groups, "network")
+        totals[step] = totals[step] + share.to(totals[step].device) if step in totals else share
+    return totals
 
 
 def _gradients(bucket: Bucket, hypers: Mapping[str, Any]) -> Tensor:
@@ -195,7 +210,7 @@ def _host_count(state: Mapping[str, Tensor]) -> float | None:
     return step.item() if step is not None and step.device.type == "cpu" else None
 
 
-def _step_count(states: list[dict[str, Tensor]], repeats: int) -> Any:
+def step_count(states: list[dict[str, Tensor]], repeats: int) -> Any:
     """Return the count of steps: a number on the host, a float64 tensor (k, 1, 1) on a device."""
     first = states[0]["step"]
     if first.device.type == "cpu" and not torch.compiler.is_compiling():

@@ -1,8 +1,8 @@
 """Every collective this library makes, in one place, so that none goes uncounted or waits for ever.
 
 Bytes are counted per rank as a bandwidth-optimal algorithm sends them, with b the bytes of the tensor and p
-the ranks of the group: 2 b (p - 1) / p for an all-reduce, b (p - 1) for an all-gather of b bytes from each, and
-for an all-to-all what is addressed to other ranks.
+the ranks of the group: 2 b (p - 1) / p for an all-reduce, b (p - 1) for an all-gather of b bytes from each,
+and for an all-to-all what is addressed to other ranks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 TIMEOUT = timedelta(minutes=5)
 """How long a collective on the CPU is waited for; on devices the process group's own timeout holds."""
@@ -125,8 +126,8 @@ def all_to_all(
 ) -> Pending:
     """Send ``send_counts[r]`` consecutive entries of a flat tensor to each rank r of the group.
 
-    The result is flat: ``receive_counts[r]`` entries from each rank, in the order of ranks. ``send`` must stay
-    as it is until the result is there.
+    The result is flat: ``receive_counts[r]`` entries from each rank, in the order of ranks. ``send`` must
+    stay as it is until the result is there.
     """
     ranks, own = dist.get_world_size(group), dist.get_rank(group)
     received = send.new_empty(sum(receive_counts))
@@ -150,6 +151,14 @@ def all_gather(tensor: Tensor, group: ProcessGroup, label: str) -> Pending:
     gathered = tensor.new_empty(ranks * tensor.numel())
     work = dist.all_gather_into_tensor(gathered, tensor, group=group, async_op=True)
     return Pending(work, gathered, f"the all-gather of {label} over {ranks} ranks")
+
+
+def redistributed(tensor: DTensor, like: DTensor) -> DTensor:
+    """Return a DTensor with the placements of another; counted as one copy of the part that is sent."""
+    part = tensor.to_local()
+    payload = part.numel() * part.element_size()
+    _count("redistribute", "gradients", like.device_mesh.size(), payload, payload)
+    return tensor.redistribute(like.device_mesh, like.placements)
 
 
 def size_of(group: ProcessGroup) -> int:
@@ -183,5 +192,7 @@ def group_of(mesh: DeviceMesh) -> ProcessGroup:
         return world
     ranks = tuple(mesh.mesh.flatten().tolist())
     if ranks not in _spanning or _spanning[ranks][0] is not world:  # else it died with another world
-        _spanning[ranks] = world, dist.new_group(list(ranks), use_local_synchronization=True)
+        group = dist.new_group(list(ranks), use_local_synchronization=True)
+        assert isinstance(group, ProcessGroup)  # this rank is one of them
+        _spanning[ranks] = world, group
     return _spanning[ranks][1]

@@ -1,21 +1,22 @@
 """Where the entries of a distributed parameter are: which rank holds which block, and what is cut.
 
-A parameter of shape (*batch, m, ...) is a stack of matrices (m, rest). A mesh dimension that shards one of its
-dimensions cuts the batch, the rows or the columns; one that does not holds copies. Entries are split over the
-first three kinds (sums over them are partial), and equal over the last.
+A parameter of shape (*batch, m, ...) is a stack of matrices (m, rest). A mesh dimension that shards one of
+its dimensions cuts the batch, the rows or the columns; one that does not holds copies. Entries are split over
+the first three kinds (sums over them are partial), and equal over the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Size, Tensor
 from torch.distributed import ProcessGroup
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
@@ -152,9 +153,10 @@ class Layout:
         """
         if self.mesh is None:
             return local
-        shape = Size((*self.shape[: self.batch_dims], *local.shape[self.batch_dims :]))
-        if self.cuts_matrices or local.shape == self.local_shape:
-            shape = self.shape
+        same = self.cuts_matrices or local.shape == self.local_shape
+        shape = (
+            self.shape if same else Size((*self.shape[: self.batch_dims], *local.shape[self.batch_dims :]))
+        )
         stride = torch.empty(shape, device="meta").stride()
         return DTensor.from_local(
             local, self.mesh, self.placements, run_check=False, shape=shape, stride=stride
@@ -191,25 +193,40 @@ def layout_of(param: Tensor, batch_dims: int = 0) -> Layout | None:
     """
     if not isinstance(param, DTensor):
         return None
-    mesh, placements = param.device_mesh, tuple(param.placements)
+    return _layout(dist.group.WORLD, param.shape, batch_dims, param.device_mesh, tuple(param.placements))
+
+
+def replicated(shape: Size, batch_dims: int, replicas: ProcessGroup) -> Layout:
+    """Return the layout of a plain tensor that every rank of a group holds whole."""
+    return _replicated(shape, batch_dims, replicas)
+
+
+@lru_cache(maxsize=4096)
+def _replicated(shape: Size, batch_dims: int, replicas: ProcessGroup) -> Layout:
+    return Layout(shape, batch_dims, replicas=replicas)
+
+
+# An equal mesh in another world of processes has other groups, so that the world is part of the key.
+@lru_cache(maxsize=4096)
+def _layout(
+    world: ProcessGroup, shape: Size, batch_dims: int, mesh: DeviceMesh, placements: tuple[Placement, ...]
+) -> Layout:
     for i, placement in enumerate(placements):
         if not isinstance(placement, Shard | _StridedShard | Replicate):
             raise ValueError(
-                f"a parameter must be sharded or replicated along every dimension of its mesh, got {placement} "
-                f"along dimension {i} of {mesh}"
+                "a parameter must be sharded or replicated along every dimension of its mesh, got "
+                f"{placement} along dimension {i} of {mesh}"
             )
         if isinstance(placement, _StridedShard):
-            inner = [
-                mesh.size(j)
-                for j in range(i + 1, len(placements))
-                if sharded_dim(placements[j]) == placement.dim
-            ]
-            if torch.Size(inner).numel() != placement.split_factor:
+            within = 1
+            for j in range(i + 1, len(placements)):
+                within *= mesh.size(j) if sharded_dim(placements[j]) == placement.dim else 1
+            if within != placement.split_factor:
                 raise ValueError(
                     f"{placement} along dimension {i} of {mesh} interleaves blocks: the split factor must be "
-                    f"the number of shards along the mesh dimensions after it, {torch.Size(inner).numel()}"
+                    f"the number of shards along the mesh dimensions after it, {within}"
                 )
-    return Layout(param.shape, batch_dims, mesh, placements)
+    return Layout(shape, batch_dims, mesh, placements)
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -217,4 +234,4 @@ def local(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     part = tensor.to_local()
-    return part.wait() if hasattr(part, "wait") else part
+    return part.wait() if isinstance(part, AsyncCollectiveTensor) else part
