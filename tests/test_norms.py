@@ -102,7 +102,7 @@ def test_hand_values():
 
 
 def test_norms_are_values():
-    assert Spectral() == Spectral("newton_schulz", 5) != Spectral("svd")
+    assert Spectral() == Spectral("auto", 5) != Spectral("svd")
     assert RowNorm() != ColNorm()
     assert len({*NORMS, *NORMS}) == len(NORMS)
 

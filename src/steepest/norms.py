@@ -108,9 +108,10 @@ class Max(Norm):
 class Spectral(Norm):
     """Largest singular value; the dual is the nuclear norm, the direction the polar factor U V^T.
 
-    ``orthogonalizer`` and ``steps`` choose how the polar factor is computed (see
-    :func:`steepest.linalg.polar`): ``"svd"`` is exact, the polynomial iterations are faster and leave
-    singular values near 1. ``value`` and ``dual`` are always exact.
+    ``orthogonalizer`` and ``steps`` choose how the polar factor is computed, and with ``"auto"`` so does
+    ``error``, the largest deviation of singular values from 1 (see :func:`steepest.linalg.polar`): ``"svd"``
+    is exact, the polynomial iterations are faster and leave singular values near 1. ``value`` and ``dual``
+    are always exact.
 
     >>> import torch
     >>> Spectral(orthogonalizer="svd").direction(torch.tensor([[2.0, 0.0], [0.0, -3.0]])).round(decimals=4)
@@ -118,8 +119,9 @@ class Spectral(Norm):
             [ 0., -1.]])
     """
 
-    orthogonalizer: str = "newton_schulz"
+    orthogonalizer: str = "auto"
     steps: int = 5
+    error: float | None = None
     matrix_only = True
     batches = True
 
@@ -129,7 +131,7 @@ class Spectral(Norm):
                 f"orthogonalizer must be one of {', '.join(map(repr, POLAR_METHODS))}, "
                 f"got {self.orthogonalizer!r}"
             )
-        check_polar(self.orthogonalizer, self.steps)
+        check_polar(self.orthogonalizer, self.steps, error=self.error)
 
     def value(self, x: Tensor) -> Tensor:
         """Return the largest singular value."""
@@ -141,7 +143,7 @@ class Spectral(Norm):
 
     def direction(self, g: Tensor) -> Tensor:
         """Return U V^T of the thin SVD, to the accuracy of the chosen orthogonalizer."""
-        return polar(g, method=self.orthogonalizer, steps=self.steps)
+        return polar(g, method=self.orthogonalizer, steps=self.steps, error=self.error)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Auto(Norm):
     ``spectral_conv`` for three or more, ``spectral`` for two, ``bias_rms`` for vectors and scalars.
     """
 
-    orthogonalizer: str = "newton_schulz"
+    orthogonalizer: str = "auto"
     steps: int = 5
     batches = True
 
@@ -128,7 +128,7 @@ class Auto(Norm):
         return self.for_shape(g.shape[-2:]).direction(g)
 
 
-def operator_norm(name: str, orthogonalizer: str = "newton_schulz", steps: int = 5) -> Norm:
+def operator_norm(name: str, orthogonalizer: str = "auto", steps: int = 5) -> Norm:
     """Return the norm of this name; ``orthogonalizer`` and ``steps`` are for the spectral ones.
 
     Raises:

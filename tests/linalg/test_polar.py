@@ -11,14 +11,25 @@ from steepest.linalg import POLAR_METHODS, check_polar, orthogonality_error, pol
 from steepest.linalg.symmetric import LinAlgError
 
 ITERATIONS = [method for method in POLAR_METHODS if method != "svd"]
+FOR_BFLOAT16 = [method for method in ITERATIONS if method != "minimax"]
 # s / |X|_F from which the range holds, and the range, as the docstring promises
-BOUND = {"newton_schulz": 2e-3, "gram": 2e-3, "polar_express": 1e-3, "gram_polar_express": 1e-3}
+BOUND = {
+    "auto": 2e-3,
+    "newton_schulz": 2e-3,
+    "gram": 2e-3,
+    "minimax": 2e-3,
+    "polar_express": 1e-3,
+    "gram_polar_express": 1e-3,
+}
 RANGE = {
+    "auto": (0.68, 1.21),
     "newton_schulz": (0.68, 1.21),
     "gram": (0.68, 1.21),
+    "minimax": (0.97, 1.03),
     "polar_express": (0.85, 1.15),
     "gram_polar_express": (0.85, 1.15),
 }
+SLOPE = {"minimax": 713, "polar_express": 968, "gram_polar_express": 968}  # all others: 3.4445^5 = 485
 SHAPES = [(48, 48), (24, 96), (96, 24), (40, 50), (1, 17), (17, 1), (1, 1), (2, 300)]
 
 probe_hardware = precision.fast_bfloat16
@@ -47,8 +58,13 @@ def rank_tolerance(m: int, n: int, dtype: torch.dtype) -> float:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("method", ITERATIONS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [
+        *((method, dtype) for method in ITERATIONS for dtype in (torch.float64, torch.float32)),
+        *((method, torch.bfloat16) for method in FOR_BFLOAT16),
+    ],
+)
 def test_values_above_the_bound_end_in_the_range(method, shape, dtype):
     k = min(shape)
     values = torch.logspace(0, math.log10(1.2 * BOUND[method] * math.sqrt(k)), k)
@@ -77,7 +93,7 @@ def test_gaussian_matrices_stay_in_the_common_range(method, shape):
 @pytest.mark.parametrize("method", ITERATIONS)
 @pytest.mark.parametrize("shape", [(48, 48), (24, 96), (96, 24)])
 def test_condition_1e6_is_lifted_as_far_as_the_slope_allows(method, shape):
-    slope = 484 if BOUND[method] == 2e-3 else 968
+    slope = SLOPE.get(method, 484)
     values = torch.logspace(0, -6, min(shape))
     x, _ = with_singular_values(shape, values)
     result = polar(x, method)
@@ -134,7 +150,7 @@ def test_rank_deficient(method, shape, rank):
     assert orthogonality_error(result, rank=rank) <= 0.35
 
 
-@pytest.mark.parametrize("method", ITERATIONS)
+@pytest.mark.parametrize("method", FOR_BFLOAT16)
 def test_bfloat16_rounding_is_lifted_where_there_was_nothing(method):
     x, _ = with_singular_values((24, 96), torch.tensor([1.0, 0.7, 0.4, 0.2]), dtype=torch.float32)
     s = svdvals(polar(x, method, compute_dtype=torch.bfloat16))
@@ -244,8 +260,10 @@ def test_scale_does_not_matter(method, dtype):
         assert (polar(scaled, method) - reference).abs().max() <= tolerance
 
 
-@pytest.mark.parametrize("method", POLAR_METHODS)
-@pytest.mark.parametrize("compute_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("method", "compute_dtype"),
+    [*((m, torch.float32) for m in POLAR_METHODS), *((m, torch.bfloat16) for m in FOR_BFLOAT16)],
+)
 def test_extreme_scales_keep_the_range(method, compute_dtype):
     x = gaussian(12, 40)
     for scale in (1e-38, 1e-20, 1e30, 5e37):
@@ -335,9 +353,9 @@ def test_non_contiguous_input():
 def test_bfloat16_is_used_where_it_is_native(monkeypatch):
     x = gaussian(8, 30)
     monkeypatch.setattr(precision, "fast_bfloat16", lambda device: True)
-    for method in ("newton_schulz", "polar_express"):
+    for method in ("auto", "newton_schulz", "polar_express"):
         assert torch.equal(polar(x, method), polar(x, method, compute_dtype=torch.bfloat16))
-    for method in ("gram", "gram_polar_express"):
+    for method in ("gram", "gram_polar_express", "minimax"):
         assert torch.equal(polar(x, method), polar(x, method, compute_dtype=torch.float32))
     wide = x.double()
     assert torch.equal(polar(wide), polar(wide, compute_dtype=torch.float64))
@@ -447,7 +465,7 @@ def test_orthogonality_error():
 def test_unknown_method_names_the_closest():
     with pytest.raises(ValueError, match=r"method='newton_shulz'.*svd.*did you mean 'newton_schulz'"):
         polar(torch.eye(2), "newton_shulz")
-    with pytest.raises(ValueError, match=r"method='qqq'.*must be one of newton_schulz, [a-z_, ]*$"):
+    with pytest.raises(ValueError, match=r"method='qqq'.*must be one of auto, newton_schulz, [a-z_, ]*$"):
         check_polar("qqq")
 
 
@@ -467,6 +485,15 @@ def test_bad_input():
         polar(torch.ones(3))
     with pytest.raises(ValueError, match=r"compute_dtype=torch.int32"):
         polar(torch.eye(2), compute_dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"compute_dtype=torch.bfloat16 is too coarse for method='minimax'"):
+        polar(torch.eye(2), "minimax", compute_dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=r"too coarse for method='auto' with error=0.01"):
+        polar(torch.eye(2), error=0.01, compute_dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=r"error=0.01 needs method='auto'.*got method='svd'"):
+        polar(torch.eye(2), "svd", error=0.01)
+    for error in (0, 1, -0.1, True, "0.1", float("nan")):
+        with pytest.raises(ValueError, match=rf"error={error!r} is out of range: must be None or a number"):
+            polar(torch.eye(2), error=error)
 
 
 # --- properties --------------------------------------------------------------------------------------------

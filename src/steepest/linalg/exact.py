@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from steepest.linalg.newton_schulz import iterate, newton_schulz_schedule
+from steepest.linalg.newton_schulz import iterate
+from steepest.linalg.quintics import newton_schulz_schedule
 from steepest.linalg.scaling import all_finite, power_of_two, unit_frobenius
 from steepest.linalg.symmetric import LinAlgError, symmetric_eigen
 

@@ -80,7 +80,7 @@ class MuAdam(RuleOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         scale: str | None = "original",
-        orthogonalizer: str = "newton_schulz",
+        orthogonalizer: str = "auto",
         steps: int = 5,
         aux: Mapping[str, Any] | None = None,
         maximize: bool = False,

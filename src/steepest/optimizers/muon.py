@@ -48,8 +48,9 @@ class Muon(RuleOptimizer):
         weight_decay: decoupled decay, >= 0. Default 0.
         scale: factor of the shape (m out, n in): ``"original"`` sqrt(max(1, m/n)), ``"match_rms_adamw"``
             0.2 sqrt(max(m, n)), ``"spectral"`` sqrt(m/n), ``"unit_rms"`` sqrt(max(m, n)), None 1.
-        orthogonalizer: how msign is computed: ``"newton_schulz"``, ``"polar_express"``, ``"gram"`` or
-            ``"svd"`` (exact); see :func:`steepest.linalg.polar`.
+        orthogonalizer: how msign is computed: ``"auto"``, the Newton-Schulz iteration in its cheapest form;
+            ``"newton_schulz"``, always in the published one; ``"minimax"``, singular values within 0.025 of 1
+            in as many steps, 2e-5 in six; ``"svd"``, exact; others in :func:`steepest.linalg.polar`.
         steps: iterations of the orthogonalizer, >= 1. Default 5.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
@@ -84,7 +85,7 @@ class Muon(RuleOptimizer):
         nesterov: bool = True,
         weight_decay: float = 0.0,
         scale: str | None = "original",
-        orthogonalizer: str = "newton_schulz",
+        orthogonalizer: str = "auto",
         steps: int = 5,
         aux: Mapping[str, Any] | None = None,
         maximize: bool = False,
