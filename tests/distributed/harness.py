@@ -1,8 +1,8 @@
 """Worker processes that stay: importing torch costs seconds, a job inside a warm process milliseconds.
 
-``run(world, function, *args)`` calls a module-level function of a test module on every rank of a gloo group and
-returns what each rank returned. The function may use ``torch.distributed`` freely; its arguments and results
-are pickled.
+``run(world, function, *args)`` calls a module-level function of a test module on every rank of a gloo group
+and returns what each rank returned. The function may use ``torch.distributed`` freely; its arguments and
+results are pickled.
 """
 
 from __future__ import annotations

@@ -59,15 +59,16 @@ def follow(
     for seed in range(steps):
         give_gradients(gradients, seed)
         for p, part in zip(gradients, parts, strict=True):
+            assert p.grad is not None
             part.grad = sharded(p.grad, mesh, placements)
         optimizer.step()
     whole, state = one_process(make, maker, shapes, steps, dtype, options)
     assert difference(start, whole) > 1e-3, "nothing moved"
     return {
-        "weights": difference([p.detach().full_tensor() for p in parts], whole),
+        "weights": difference([whole_of(p) for p in parts], whole),
         "state": max(
             (
-                difference([value.full_tensor()], [expected[name]])
+                difference([whole_of(value)], [expected[name]])
                 for part, expected in zip(parts, state, strict=True)
                 for name, value in optimizer.state[part].items()
                 if isinstance(value, DTensor) and bool(expected[name].any())
@@ -75,6 +76,12 @@ def follow(
             default=0.0,
         ),
     }
+
+
+def whole_of(tensor: Tensor) -> Tensor:
+    """The whole of a distributed tensor, on every rank."""
+    assert isinstance(tensor, DTensor)
+    return tensor.full_tensor().detach()
 
 
 _known: dict[object, tuple[list[Tensor], list[dict[str, Tensor]]]] = {}

@@ -83,7 +83,7 @@ def _base(norm: Norm) -> Norm:
 
 
 def update(shard: Shard) -> Program[Update]:
-    """Return the step of this rank's part, and what the oracle saw: :meth:`Rule.update` with its sums told."""
+    """Return this rank's part of the step and of what the oracle saw: ``Rule.update`` with its sums told."""
     rule, layout, hypers, state = shard.rule, shard.layout, shard.hypers, shard.buffers
     grad = layout.stack(shard.grad)
     coordinates = yield from _coordinates(rule.preconditioner, grad, shard)

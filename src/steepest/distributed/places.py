@@ -43,7 +43,7 @@ class Place:
 
 
 def owned_by(places: Mapping[Tensor, Place]) -> Callable[..., tuple[Rule, Layout] | None]:
-    """Return a function of a group and its parameter: the rule and layout of one that has an owner, or None."""
+    """Return a function of a group and its parameter: rule and layout of one with an owner, or None."""
 
     def owned(group: Mapping[str, Any], param: Tensor) -> tuple[Rule, Layout] | None:
         place = places.get(param)

@@ -1,7 +1,7 @@
 """Sums over ranks that many parameters wait for, in one collective per phase.
 
-A program is a generator: it yields the partial sums it needs and is sent the totals. Programs that run together
-go on in step, so that what all of them wait for at one time travels together.
+A program is a generator: it yields the partial sums it needs and is sent the totals. Programs that run
+together go on in step, so that what all of them wait for at one time travels together.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from steepest.views import narrow_names
 class Shard:
     """A parameter, its gradient and its numbers in this step.
 
-    ``rule`` is for the whole shape, and ``hypers`` what it reads: ``lr`` with the rate of that shape, ``step``
-    already counted up. ``weight`` is this rank's part of the parameter, ``grad`` that of the descent gradient
-    in the dtype of the arithmetic, L2 decay included.
+    ``rule`` is for the whole shape, and ``hypers`` what it reads: ``lr`` with the rate of that shape,
+    ``step`` already counted up. ``weight`` is this rank's part of the parameter, ``grad`` that of the descent
+    gradient in the dtype of the arithmetic, L2 decay included.
     """
 
     group: Mapping[str, Any]

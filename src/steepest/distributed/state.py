@@ -1,4 +1,4 @@
-"""State of distributed parameters: each rank's part beside its part of the weight, with the same placements."""
+"""State of distributed parameters: each rank's part beside its part of the weight."""
 
 from __future__ import annotations
 
@@ -43,9 +43,14 @@ def initial_state(place: Place, param: Tensor, group: Mapping[str, Any]) -> dict
     }
 
 
-def begin(optimizer: Any, group: dict[str, Any]) -> None:
-    """Create the state of a group's distributed parameters, which checkpoints need before the first step."""
+def begin(optimizer: Any, group: dict[str, Any], *, anew: bool = False) -> None:
+    """Create the missing state of a group's distributed parameters, which checkpoints need early.
+
+    ``anew`` replaces what there is.
+    """
     places = places_of([group], {id(group): optimizer._rule(group)}, settings_of(optimizer))
     for param, place in places.items():
+        if anew:
+            optimizer.state.pop(param, None)
         if not optimizer.state[param] and param.device.type != "meta" and param.numel():
             optimizer.state[param].update(initial_state(place, param, group))

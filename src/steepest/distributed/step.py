@@ -176,8 +176,8 @@ def _gradient(member: Member) -> Tensor:
         return grad
     if not isinstance(grad, DTensor):
         raise RuntimeError(
-            f"{describe(member.group, member.index)} is a DTensor with a plain gradient; give it one with the "
-            "same mesh and placements"
+            f"{describe(member.group, member.index)} is a DTensor with a plain gradient; give it one of "
+            "the same mesh and placements"
         )
     if grad.placements != param.placements:
         grad = redistributed(grad, param)
