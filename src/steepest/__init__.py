@@ -3,6 +3,7 @@
 from steepest import recipes
 from steepest._version import __version__
 from steepest.momentum import EMA, HeavyBall, Momentum, NoMomentum
+from steepest.monitoring import Monitor
 from steepest.norms import ColNorm, Frobenius, Max, Norm, RowNorm, Spectral
 from steepest.operator_norms import operator_norm
 from steepest.optimizers import (
@@ -40,6 +41,7 @@ from steepest.preconditioners import (
     Preconditioner,
 )
 from steepest.preconditioners.kfac import KFACPreconditioner
+from steepest.routing import ParamGroups, param_groups
 from steepest.rule import Rule
 from steepest.steps import (
     Clipped,
@@ -84,6 +86,7 @@ __all__ = [
     "Max",
     "MeanSide",
     "Momentum",
+    "Monitor",
     "MuAdam",
     "MuAdamSANIA",
     "Muon",
@@ -91,6 +94,7 @@ __all__ = [
     "Norm",
     "NormalizedSGD",
     "OneSidedShampoo",
+    "ParamGroups",
     "Polyak",
     "Preconditioner",
     "RMSMatched",
@@ -109,6 +113,7 @@ __all__ = [
     "cautious",
     "hyperball",
     "operator_norm",
+    "param_groups",
     "recipes",
     "scion_init_",
 ]
