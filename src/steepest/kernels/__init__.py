@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from steepest.kernels.native import native_kernel
 from steepest.kernels.torch_fused import adam_kernel
 from steepest.rounding import needs_rounding
 from steepest.rule import Rule
@@ -33,4 +34,4 @@ def fused_kernel(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> Kernel 
     """Return the fastest fused path that computes ``rule`` on ``param``, or None. Equal kernels batch."""
     if needs_rounding(param, group) or group.get("momentum_dtype") not in (None, torch.float32):
         return None
-    return adam_kernel(rule, param, group)
+    return adam_kernel(rule, param, group) or native_kernel(rule, param, group)

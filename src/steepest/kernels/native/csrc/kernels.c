@@ -1,0 +1,115 @@
+/* All loops over entries. Compiled once for each level of instructions, with LEVEL its name. */
+#include <math.h>
+#include <stdint.h>
+
+#include "formats.h"
+#include "level.h"
+#include "paste.h"
+
+enum { BLOCK = 512, ROWS_AT_ONCE = 64 };
+
+#define SUM_SQUARES(S, sum, x, n)                                                                              \
+    _Pragma("omp simd reduction(+ : sum)") for (int64_t j = 0; j < n; j++) sum += (S)x[j] * (S)x[j]
+
+#define SAME(x) (x)
+
+/* float32 arithmetic */
+#define C float
+#define ROOT sqrtf
+#define THIRD_ROOT third_root
+#define NARROW_LEAST 0x1p-30
+#define NARROW_SMALLEST 0x1p-40
+#define WIDE double
+#define WIDE_ROOT sqrt
+#define WIDE_LEAST 0x1p-250
+
+#define SUFFIX f32
+#define W float
+#define G float
+#define LOAD_W SAME
+#define STORE_W SAME
+#define LOAD_G SAME
+#include "types.h"
+
+#define SUFFIX bf16
+#define W bf16
+#define G bf16
+#define LOAD_W from_bf16
+#define STORE_W to_bf16
+#define LOAD_G from_bf16
+#include "types.h"
+
+#define SUFFIX bf16_f32
+#define W bf16
+#define G float
+#define LOAD_W from_bf16
+#define STORE_W to_bf16
+#define LOAD_G SAME
+#include "types.h"
+
+#undef C
+#undef ROOT
+#undef THIRD_ROOT
+#undef NARROW_LEAST
+#undef NARROW_SMALLEST
+#undef WIDE
+#undef WIDE_ROOT
+#undef WIDE_LEAST
+
+/* float64 arithmetic */
+#define C double
+#define ROOT sqrt
+#define THIRD_ROOT cbrt
+#define NARROW_LEAST 0x1p-250
+#define NARROW_SMALLEST 0x1p-200
+#define WIDE long double
+#define WIDE_ROOT sqrtl
+#define WIDE_LEAST 0x1p-250L
+
+#define SUFFIX f64
+#define W double
+#define G double
+#define LOAD_W SAME
+#define STORE_W SAME
+#define LOAD_G SAME
+#include "types.h"
+
+#include "finite.h"
+
+static void elementwise(const Recipe *r, const Tensor *t, const Numbers *k, int64_t from, int64_t to)
+{
+    switch (t->types) {
+    case F32:
+        elementwise_f32(r, t, k, from, to);
+        break;
+    case F64:
+        elementwise_f64(r, t, k, from, to);
+        break;
+    case BF16:
+        elementwise_bf16(r, t, k, from, to);
+        break;
+    default:
+        elementwise_bf16_f32(r, t, k, from, to);
+    }
+}
+
+static void matrix(const Recipe *r, const Tensor *t, const Numbers *k, int64_t index, Team team, Scratch s)
+{
+    switch (t->types) {
+    case F32:
+        matrix_f32(r, t, k, index, team, s);
+        break;
+    case F64:
+        matrix_f64(r, t, k, index, team, s);
+        break;
+    case BF16:
+        matrix_bf16(r, t, k, index, team, s);
+        break;
+    default:
+        matrix_bf16_f32(r, t, k, index, team, s);
+    }
+}
+
+#define QUOTED_(name) #name
+#define QUOTED(name) QUOTED_(name)
+const Level PASTE(steepest, LEVEL) = {QUOTED(LEVEL), elementwise, matrix, finite};
