@@ -191,7 +191,12 @@ class RuleOptimizer(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state dict; compositions are written as text, so that weights-only loading works."""
-        return checkpoint.pack(super().state_dict())
+        if not self._distributed(p for group in self.param_groups for p in group["params"]):
+            return checkpoint.pack(super().state_dict())
+        from steepest.distributed.checkpoint import shown
+
+        with shown(self):
+            return checkpoint.pack(super().state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict bit for bit, or raise before anything changes if it does not fit."""
@@ -207,6 +212,10 @@ class RuleOptimizer(Optimizer):
                 own = ENGINE_KEYS if group.get("rule") == "aux" else self.defaults
                 group.update({**own, **group, **kept})
             checkpoint.restore(seen, self.param_groups, self._rule, self.state)
+            if self._distributed(p for group in self.param_groups for p in group["params"]):
+                from steepest.distributed.checkpoint import settle
+
+                settle(self)
 
         # The check runs after the user's own pre-hooks, the repair before their post-hooks.
         before = self.register_load_state_dict_pre_hook(check)

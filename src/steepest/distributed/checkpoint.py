@@ -1,0 +1,104 @@
+"""What a state dict holds of distributed parameters, and how state gets to its places after loading.
+
+In a state dict every tensor of a parameter on a mesh is a DTensor, also what owners keep whole, so that
+``torch.distributed.checkpoint`` saves each rank's share and loads it on any number of ranks. Making one is
+then a collective. Replicas of plain parameters keep no such promise: their state dicts are local, as everyone
+expects who saves on one rank, and what owners keep is gathered before, by :func:`gather_state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from steepest.distributed import owned_state
+from steepest.distributed.owned_state import Kept
+from steepest.distributed.places import Place, owned_by, places_of
+from steepest.distributed.settings import settings_of
+from steepest.groups import describe
+from steepest.stepping import BESIDE
+
+
+@contextmanager
+def shown(optimizer: Any) -> Iterator[None]:
+    """Let ``optimizer.state`` be what a state dict holds, inside the block.
+
+    Raises:
+        RuntimeError: for replicas whose owners' state was not gathered since the last step.
+    """
+    state = optimizer.state
+    kept = _kept(optimizer, _places(optimizer))
+    for one in kept:
+        away = not one.template().keys() <= state.get(one.param, {}).keys()
+        if away and one.layout.mesh is None and one.param in state:
+            raise RuntimeError(
+                f"the state of {describe(one.group, one.index)} is on rank {one.owner}, its owner: call "
+                "steepest.distributed.gather_state(optimizer) on every rank before state_dict()"
+            )
+    whole = owned_state.shown([one for one in kept if one.layout.mesh is not None], state)
+    optimizer.state = {param: {**own, **whole.get(param, {})} for param, own in state.items()}
+    try:
+        yield
+    finally:
+        optimizer.state = state
+
+
+@torch.no_grad()
+def gather_state(optimizer: Any) -> None:
+    """Give every replica the whole state, so that ``optimizer.state_dict()`` can be called on any rank.
+
+    For optimizers after :func:`split_work` whose method keeps factors or bases (Shampoo, SOAP and others),
+    which otherwise are on one rank each. Until the next step every rank then holds all of them. All ranks
+    must call this; it does nothing for other optimizers.
+
+    Example:
+        >>> import torch, steepest, steepest.distributed
+        >>> optimizer = steepest.SOAP([torch.nn.Parameter(torch.ones(4, 4))], lr=1e-3)
+        >>> steepest.distributed.gather_state(optimizer)
+        >>> state = optimizer.state_dict()
+    """
+    kept = [
+        one
+        for one in _kept(optimizer, _places(optimizer))
+        if one.layout.mesh is None and one.param in optimizer.state
+    ]
+    for param, own in owned_state.shown(kept, optimizer.state).items():
+        optimizer.state[param].update(own)
+
+
+def settle(optimizer: Any) -> None:
+    """Bring state just loaded to its places: shards to their ranks, what owners keep to the owners.
+
+    Plain tensors are taken to be whole and equal on all ranks.
+    """
+    places = _places(optimizer)
+    owned_state.place(_kept(optimizer, places), optimizer.state)
+    for param, place in places.items():
+        for name, value in optimizer.state.get(param, {}).items():
+            if not place.keeps_with_owner or name in BESIDE:
+                optimizer.state[param][name] = _settled(value, param, place)
+
+
+def _settled(value: Any, param: Tensor, place: Place) -> Any:
+    """Return a state tensor placed as the parameter is."""
+    if not isinstance(param, DTensor) or not isinstance(value, Tensor) or value.shape != param.shape:
+        return value
+    if isinstance(value, DTensor):
+        if value.device_mesh == param.device_mesh and value.placements == param.placements:
+            return value
+        value = value.full_tensor()
+    return place.layout.wrap(place.layout.part(value).clone(memory_format=torch.contiguous_format))
+
+
+def _places(optimizer: Any) -> dict[Tensor, Place]:
+    rules = optimizer._rules()
+    return places_of(optimizer.param_groups, rules, settings_of(optimizer))
+
+
+def _kept(optimizer: Any, places: dict[Tensor, Place]) -> list[Kept]:
+    return owned_state.kept(optimizer.param_groups, owned_by(places))

@@ -1,0 +1,198 @@
+"""The step of rules that need whole matrices: to the owners, solved, and back, while others travel.
+
+The jobs of every owner are cut into waves. While an owner solves one wave, the next is on its way to it, and
+the answers to the one before are on their way back. All ranks start the same collectives in the same order,
+whatever they own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from steepest.distributed.balance import waves
+from steepest.distributed.collectives import Pending
+from steepest.distributed.jobs import Job, job
+from steepest.distributed.layout import Layout
+from steepest.distributed.settings import Settings
+from steepest.distributed.shard import Shard
+from steepest.distributed.transport import Exchange, Message, Route, cut
+
+WAVE = 2**22
+"""How many entries an owner gets in one wave, unless a single matrix has more."""
+ANSWERS = 2
+"""The most answers a job has, for numbering them."""
+
+Direction = tuple[Shard, Tensor | None, Tensor | None]
+
+
+def directions(
+    shards: Sequence[Shard], settings: Settings, owners: Mapping[Tensor, int]
+) -> Iterator[Direction]:
+    """Return every shard with this rank's part of its direction S and of the momentum M, as they get ready.
+
+    The first questions are on their way when this returns. S is None in a step that only gathers statistics,
+    M wherever no whole-network number needs it. All ranks must call this with the same parameters in the same
+    order, and take all that it returns.
+    """
+    lanes: dict[Hashable, list[Job]] = {}
+    for shard in shards:
+        lane = shard.layout.group, shard.grad.dtype, shard.grad.device.type
+        lanes.setdefault(lane, []).append(job(shard, owners[shard.param]))
+    pipes = [_pipe(jobs, settings.traffic) for jobs in lanes.values()]
+    started = [(pipe, pipe.collect(0)) for pipe in pipes]
+    return itertools.chain.from_iterable(_drain(pipe, first) for pipe, first in started)
+
+
+def _pipe(jobs: Sequence[Job], traffic: torch.dtype | None) -> _Pipe:
+    """Return the pipe of jobs of one group of ranks and one dtype."""
+    first = jobs[0].shard
+    plan = _plan(tuple((one.shard.layout, one.owner, one.answers) for one in jobs), tuple(_wave_of(jobs)))
+    return _Pipe(jobs, plan, first.layout.group, first.layout.rank, traffic or first.grad.dtype)
+
+
+def _drain(pipe: _Pipe, coming: _Coming) -> Iterator[Direction]:
+    """Run a pipe whose first wave is on its way, always with a wave travelling in either direction."""
+    leaving: _Leaving | None = None
+    for following in range(1, len(pipe.plan) + 1):
+        current = coming
+        if following < len(pipe.plan):
+            coming = pipe.collect(following)
+        solved = pipe.solve(current)
+        if leaving is not None:
+            yield from pipe.conclude(leaving)
+        leaving = solved
+    assert leaving is not None  # a plan has a wave
+    yield from pipe.conclude(leaving)
+
+
+def _wave_of(jobs: Sequence[Job]) -> list[int]:
+    """Return the wave of every job: those of one owner that are solved together follow each other."""
+    numbers = [0] * len(jobs)
+    by_owner: dict[int, dict[Hashable, list[int]]] = {}
+    for i, one in enumerate(jobs):
+        by_owner.setdefault(one.owner, {}).setdefault(one.key, []).append(i)
+    for stacks in by_owner.values():
+        order = [i for stack in stacks.values() for i in stack]
+        sizes = [jobs[i].shard.layout.shape.numel() for i in order]
+        for i, wave in zip(order, waves(sizes, WAVE), strict=True):
+            numbers[i] = wave
+    return numbers
+
+
+@dataclass(frozen=True)
+class _Wave:
+    """The jobs of a wave, by number, and their two exchanges as this rank sees them."""
+
+    jobs: tuple[int, ...]
+    there: Exchange
+    back: Exchange
+
+
+@lru_cache(maxsize=64)
+def _plan(items: tuple[tuple[Layout, int, int], ...], wave_of: tuple[int, ...]) -> list[_Wave]:
+    """Return the waves of jobs given as layout, owner and number of answers."""
+    ranks, me = items[0][0].size, items[0][0].rank
+    plan: list[_Wave] = []
+    for wave in range(max(wave_of) + 1):
+        jobs = tuple(i for i, number in enumerate(wave_of) if number == wave)
+        there: list[Message] = []
+        back: list[Message] = []
+        for i in jobs:
+            layout, owner, answers = items[i]
+            route = Route(owner, layout.regions, layout.replica_of(owner))
+            there += route.inward(i)
+            back += [message for a in range(answers) for message in route.outward(i * ANSWERS + a)]
+        plan.append(_Wave(jobs, Exchange(there, ranks, me), Exchange(back, ranks, me)))
+    return plan
+
+
+@dataclass
+class _Coming:
+    """Questions on their way to the owners."""
+
+    wave: _Wave
+    parts: dict[int, Tensor]
+    pending: Pending
+
+
+@dataclass
+class _Leaving:
+    """Answers on their way from the owners."""
+
+    wave: _Wave
+    pending: Pending
+    sent: Tensor = field(repr=False)
+
+
+@dataclass
+class _Pipe:
+    """The three stations of a wave."""
+
+    jobs: Sequence[Job]
+    plan: Sequence[_Wave]
+    group: ProcessGroup
+    me: int
+    traffic: torch.dtype
+
+    def collect(self, number: int) -> _Coming:
+        """Update what is local of a wave and send what the owners need."""
+        wave = self.plan[number]
+        parts = {i: self.jobs[i].ask() for i in wave.jobs}
+        some = parts[wave.jobs[0]]
+        buffer = wave.there.pack(lambda m: parts[m.item], self.traffic, some.device)
+        return _Coming(wave, parts, wave.there.start(buffer, self.group, "matrices to owners"))
+
+    def solve(self, coming: _Coming) -> _Leaving:
+        """Solve what this rank owns of a wave and send the answers."""
+        wave = coming.wave
+        wholes, stacks = self._stacks(wave.jobs, coming.parts)
+        for message, content in wave.there.unpack(coming.pending.wait()):
+            cut(wholes[message.item], message.region).copy_(content)
+        answers: dict[int, Tensor] = {}
+        for members, inputs in stacks:
+            jobs = [self.jobs[i] for i in members]
+            for number, answer in enumerate(jobs[0].solve(jobs, inputs)):
+                answers.update((i * ANSWERS + number, one) for i, one in zip(members, answer, strict=True))
+        some = coming.parts[wave.jobs[0]]
+        buffer = wave.back.pack(lambda m: cut(answers[m.item], m.region), self.traffic, some.device)
+        return _Leaving(wave, wave.back.start(buffer, self.group, "directions from owners"), buffer)
+
+    def _stacks(
+        self, numbers: Iterable[int], parts: Mapping[int, Tensor]
+    ) -> tuple[dict[int, Tensor], list[tuple[list[int], Tensor]]]:
+        """Return a place for every whole matrix that this rank owns, and the stacks they are views of.
+
+        Matrices that are whole here already are put in their places.
+        """
+        groups: dict[Hashable, list[int]] = {}
+        for i in numbers:
+            if self.jobs[i].owner == self.me:
+                groups.setdefault(self.jobs[i].key, []).append(i)
+        wholes: dict[int, Tensor] = {}
+        stacks: list[tuple[list[int], Tensor]] = []
+        for members in groups.values():
+            layout = self.jobs[members[0]].shard.layout
+            stack = parts[members[0]].new_empty(len(members), *layout.shape)
+            wholes.update(zip(members, stack.unbind(), strict=True))
+            stacks.append((members, stack))
+            for i in members:
+                if layout.replica_of(self.me) == (self.me,):
+                    wholes[i].copy_(parts[i])
+        return wholes, stacks
+
+    def conclude(self, leaving: _Leaving) -> Iterator[Direction]:
+        """Hand out what has come back of a wave."""
+        wave = leaving.wave
+        back = {m.item: content for m, content in wave.back.unpack(leaving.pending.wait())}
+        for i in wave.jobs:
+            job, grad = self.jobs[i], self.jobs[i].shard.grad
+            numbers = range(i * ANSWERS, i * ANSWERS + job.answers)
+            answers = [back[n].to(grad.dtype) if n in back else torch.empty_like(grad) for n in numbers]
+            yield job.shard, *job.conclude(answers)
