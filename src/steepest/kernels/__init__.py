@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steepest.kernels.native import native_kernel
 from steepest.kernels.torch_fused import adam_kernel
+from steepest.kernels.triton import triton_kernel
 from steepest.rounding import needs_rounding
 from steepest.rule import Rule
 
@@ -34,4 +35,5 @@ def fused_kernel(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> Kernel 
     """Return the fastest fused path that computes ``rule`` on ``param``, or None. Equal kernels batch."""
     if needs_rounding(param, group) or group.get("momentum_dtype") not in (None, torch.float32):
         return None
-    return adam_kernel(rule, param, group) or native_kernel(rule, param, group)
+    elsewhere = triton_kernel if param.is_cuda else native_kernel
+    return adam_kernel(rule, param, group) or elsewhere(rule, param, group)
