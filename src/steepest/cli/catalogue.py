@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from steepest._resolve import TargetError, suggest
 from steepest.catalogue import choices, methods, plain, sections, summary
-from steepest.cli.terminal import console
+from steepest.cli.terminal import UsageError, console
 from steepest.optimizer import RuleOptimizer
 
 TITLES = {
@@ -52,10 +53,18 @@ def list_() -> None:
     screen.print("\n`steepest show NAME` explains one.", highlight=False, markup=False)
 
 
-def show(name: Annotated[str, typer.Argument(help="An optimizer of the library.")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="An optimizer of the library.")],
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Also draw it into this file (.png, .svg or .pdf): its path, spectra and sizes."),
+    ] = None,
+) -> None:
     """Explain an optimizer: formula, four choices, learning rate, cost, source, when not to use it."""
     cls = find(name)
     screen = console()
+    if plot is not None:
+        _draw(cls, plot)
     _print(screen, f"{cls.__name__}: {plain(summary(cls))}", "bold")
     _print(screen, f"steepest.{cls.__name__}{_signature(cls)}")
     told = sections(cls)
@@ -64,6 +73,18 @@ def show(name: Annotated[str, typer.Argument(help="An optimizer of the library."
             _section(screen, title, plain(told[key]))
         if key == "Formula":
             _section(screen, "Four choices", "\n".join(f"{k:15}{v}" for k, v in choices(cls).items()))
+
+
+def _draw(cls: type[RuleOptimizer], plot: Path) -> None:
+    from steepest.gallery import draw_portrait
+
+    try:
+        draw_portrait(cls, plot)
+    except ValueError as error:
+        raise UsageError(f"--plot: {error}") from None
+    except OSError as error:
+        raise UsageError(f"--plot: cannot write {plot}: {error.strerror or error}") from None
+    print(f"Picture: {plot}\n")
 
 
 def _section(screen: Console, title: str, body: str) -> None:
