@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from steepest import __version__
+from steepest.bench.sets import SETS
+from steepest.bench.timing import measure
 from steepest.cli import main
 from steepest.race.records import read_records
 from steepest.race.runner import latest_race
@@ -258,3 +261,79 @@ def test_the_library_does_not_import_the_extra() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said == "set()\n"
+
+
+@pytest.fixture
+def tiny_bench(monkeypatch, tmp_path: Path) -> list[str]:
+    """A call of `steepest bench` that takes no time."""
+    monkeypatch.setitem(SETS, "small", replace(SETS["small"], hidden=((20, 24), (24,))))
+    monkeypatch.chdir(tmp_path)
+    return ["bench", "--sets", "small", "--rounds", "3", "--device", "cpu", "--peers", "plain,torch"]
+
+
+def test_bench_prints_tables_and_keeps_results(tiny_bench, capsys) -> None:
+    assert main([*tiny_bench, "--optimizers", "andi,Muon"]) == 0
+    printed = capsys.readouterr()
+    for words in ("small tensors", "plain ANDI", "torch Muon", "Versions: python", "3 rounds"):
+        assert words in printed.out
+    assert "steepest ANDI ≤ 1 × torch AdamW fused, small" in printed.out
+    assert "steepest SOAP ≤" not in printed.out
+    assert "steepest: small, elementwise: 5 optimizers" in printed.err
+    kept = json.loads(Path("bench-results.json").read_text())
+    assert kept["complete"]
+    assert kept["command"] == "steepest " + " ".join([*tiny_bench, "--optimizers", "andi,Muon"])
+    assert [panel["family"] for panel in kept["panels"]] == ["elementwise", "spectral"]
+
+
+def test_bench_prints_markdown_or_json_and_writes_a_page(tiny_bench, capsys) -> None:
+    Path("page.md").write_text("Kept.\n<!-- bench:cpu begin --><!-- bench:cpu end -->\n")
+    call = [*tiny_bench, "--optimizers", "ANDI", "--out", "o.json"]
+    assert main([*call, "--format", "markdown", "--page", "page.md"]) == 0
+    printed = capsys.readouterr().out
+    assert "| optimizer | step ms |" in printed
+    page = Path("page.md").read_text()
+    assert page.startswith("Kept.")
+    assert printed.strip() in page
+    assert main([*call, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(Path("o.json").read_text())
+
+
+def test_bench_stopped_by_ctrl_c_keeps_what_is_measured(tiny_bench, capsys, monkeypatch) -> None:
+    def stop(*arguments):
+        rows, _ = measure(*arguments)
+        return rows, False
+
+    monkeypatch.setattr("steepest.bench.runner.measure", stop)
+    assert main([*tiny_bench, "--optimizers", "ANDI"]) == 130
+    printed = capsys.readouterr()
+    assert "steepest ANDI" in printed.out
+    assert "stopped early" in printed.out
+    assert "stopped; what is measured is in bench-results.json, the same call goes on" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--sets", "gtp"], "--sets: unknown parameter set 'gtp'; did you mean 'gpt'?"),
+        (["--optimizers", "Adan"], "--optimizers: unknown method 'Adan'; did you mean"),
+        (["--optimizers", "KFAC"], "KFAC cannot be measured"),
+        (["--peers", "optax,"], "--peers: unknown peer 'optax'"),
+        (["--sets", ","], "--sets is empty"),
+        (["--device", "tpu"], "--device must be cpu or cuda, got 'tpu'"),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--format", "html"], "html"),
+    ],
+)
+def test_bench_refuses_what_it_does_not_know(tiny_bench, capsys, wrong, message) -> None:
+    assert main([*tiny_bench, *wrong]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("steepest: ")
+    assert message in err
+    assert not Path("bench-results.json").exists()
+
+
+def test_bench_refuses_a_page_without_markers_before_it_measures(tiny_bench, capsys) -> None:
+    Path("page.md").write_text("no markers")
+    assert main([*tiny_bench, "--page", "page.md"]) == 2
+    assert "page.md has no lines <!-- bench:cpu begin -->" in capsys.readouterr().err
+    assert not Path("bench-results.json").exists()

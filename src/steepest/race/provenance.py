@@ -17,7 +17,7 @@ import torch
 
 from steepest._version import __version__
 
-_NOT_CORE = (["checks"], ["cli"], ["race"])
+_NOT_CORE = (["bench"], ["checks"], ["cli"], ["race"])
 _SOURCES = (".py", ".c", ".cpp", ".cu", ".h")
 
 
