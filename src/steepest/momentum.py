@@ -136,7 +136,9 @@ class EMA(Momentum):
         average = torch.lerp(mean, x, 1 - b) if self.nesterov else mean
         if not self.bias_correction:
             return average
-        return average / (1 - b ** (hypers["step"] + self.nesterov))
+        weight = 1 - b ** (hypers["step"] + self.nesterov)
+        # On devices the count is a float64 tensor, which would widen the average.
+        return average / (weight.to(average.dtype) if isinstance(weight, Tensor) else weight)
 
 
 def _check_where(where: str) -> None:

@@ -145,3 +145,17 @@ def test_state_names(make):
     state = state_of(make, start((4, 6)), gradients((4, 6), 3))
     assert set(state) == {"exp_avg", "exp_avg_sq", "step"}
     assert float(state["step"]) == 3
+
+
+@pytest.mark.parametrize("method", [MuAdam, MuAdamSANIA])
+def test_a_count_on_a_device_does_not_widen_the_arithmetic(method):
+    """There the count of steps is a float64 tensor; a step in float64 would be many times slower."""
+    rule = method.recipe(method([torch.nn.Parameter(torch.zeros(6, 20))]).param_groups[0])
+    grad = torch.randn(2, 6, 20, generator=torch.Generator().manual_seed(0))
+    results = []
+    for count in (3, torch.full((2, 1, 1), 3.0, dtype=torch.float64)):
+        update = rule.update(grad, rule.init(grad), {**rule.hypers(), "step": count})
+        assert update is not None
+        assert update.direction.dtype == update.momentum.dtype == torch.float32
+        results.append(update.direction)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)

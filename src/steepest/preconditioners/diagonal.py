@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -28,13 +29,17 @@ class Scaling(Coordinates):
 
     d_squared: Tensor
 
+    @cached_property
+    def _d(self) -> Tensor:
+        return self.d_squared.sqrt()
+
     def into(self, m: Tensor) -> Tensor:
         """Return M / D."""
-        return m / self.d_squared.sqrt()
+        return m / self._d
 
     def back(self, u: Tensor) -> Tensor:
         """Return U / D."""
-        return u / self.d_squared.sqrt()
+        return u / self._d
 
     def solve(self, m: Tensor) -> Tensor:
         """Return M / D^2."""
@@ -102,16 +107,22 @@ class Diagonal(Preconditioner):
             v.addcmul_(grad, grad)
         else:
             # Not lerp_, which would turn a V that overflowed to inf into NaN.
-            v.mul_(hypers["beta2"]).add_((grad * grad).mul_(1 - hypers["beta2"]))
+            v.mul_(hypers["beta2"])
+            if isinstance(hypers["beta2"], Tensor):
+                v.add_((grad * grad).mul_(1 - hypers["beta2"]))
+            else:
+                v.addcmul_(grad, grad, value=1 - hypers["beta2"])
         correction = 1 - hypers["beta2"] ** hypers["step"] if self.needs_step else 1.0
+        # In place after the first operation, which leaves V alone. On devices the correction is a float64
+        # tensor: only in place does the result keep its dtype.
         if self.eps_placement == "inside":
-            d_squared = self._power(v / correction + eps)
+            d_squared = self._power(v.clone().div_(correction).add_(eps))
         elif self.eps_placement == "floor":
-            d_squared = (self._power(v) / correction**self.power).clamp(min=eps)
+            d_squared = self._fresh(v).div_(correction**self.power).clamp_(min=eps)
         elif self.eps_placement == "uncorrected":
-            d_squared = (self._power(v) + eps) / correction**self.power
+            d_squared = self._fresh(v).add_(eps).div_(correction**self.power)
         else:
-            d_squared = self._power(v) / correction**self.power + eps
+            d_squared = self._fresh(v).div_(correction**self.power).add_(eps)
         if not isinstance(eps, Tensor) and eps == 0:  # entries that never saw a gradient: 0 / 0 = 0
             d_squared = torch.where(d_squared > 0, d_squared, float("inf"))
         return Scaling(d_squared)
@@ -120,3 +131,7 @@ class Diagonal(Preconditioner):
         if self.power == 0.5:
             return v.sqrt()
         return v if self.power == 1 else v.pow(self.power)
+
+    def _fresh(self, v: Tensor) -> Tensor:
+        """Return V^power as a tensor of its own."""
+        return v.clone() if self.power == 1 else self._power(v)
