@@ -153,14 +153,16 @@ class Layout:
         """
         if self.mesh is None:
             return local
-        same = self.cuts_matrices or local.shape == self.local_shape
-        shape = (
-            self.shape if same else Size((*self.shape[: self.batch_dims], *local.shape[self.batch_dims :]))
-        )
+        shape, placements = self.shape, self.placements
+        if not self.cuts_matrices and local.shape != self.local_shape:
+            shape = Size((*shape[: self.batch_dims], *local.shape[self.batch_dims :]))
+            cuts = [sharded_dim(placement) for placement in placements]
+            placements = tuple(
+                placement if dim is not None and dim < self.batch_dims else Replicate()
+                for placement, dim in zip(placements, cuts, strict=True)
+            )
         stride = torch.empty(shape, device="meta").stride()
-        return DTensor.from_local(
-            local, self.mesh, self.placements, run_check=False, shape=shape, stride=stride
-        )
+        return DTensor.from_local(local, self.mesh, placements, run_check=False, shape=shape, stride=stride)
 
     @cached_property
     def local_shape(self) -> Size:
