@@ -200,7 +200,7 @@ class Rule(Part):
         rotated = cast(Rotated, coordinates) if turns else None
         inside = rotated.inside if rotated else coordinates
         before = self.momentum.where == "before"
-        m = rotated.gradient if rotated else grad
+        m = cast(Tensor, rotated.gradient) if rotated else grad
         if before:
             m = self.momentum(m, state, hypers)
         if self.solves:

@@ -22,6 +22,7 @@ from steepest.hypers import resolve
 from steepest.kernels import Kernel, fused_kernel
 from steepest.rounding import Weight, compute_dtype, weight_of
 from steepest.rule import Rule
+from steepest.staggering import slots
 from steepest.steps import StepLength
 from steepest.views import as_stack, gather, initial_state, narrow_names, scatter, state_as_stack
 
@@ -44,6 +45,8 @@ class Bucket:
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    """For rules that stagger: at which step of a cycle each parameter refreshes."""
 
 
 @dataclass
@@ -73,12 +76,15 @@ def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: St
     """Create missing state and return the work of this step."""
     buckets: dict[Any, Bucket] = {}
     kinds: dict[Any, _Kind] = {}
+    staggered: dict[int, dict[int, int]] = {}
     for member in members:
         group, param = member.group, member.param
         alike = (id(group), param.shape, param.dtype, param.device, param.is_contiguous(), type(param))
         kind = kinds.get(alike)
         if kind is None:
             kind = kinds[alike] = _kind(group, param, rules[id(group)], buckets)
+            if id(group) not in staggered:
+                staggered[id(group)] = slots(group, rules[id(group)])
         own = state[param]
         if not own:
             own.update(initial_state(kind.rule, param, group))
@@ -91,6 +97,8 @@ def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: St
         bucket.params.append(param)
         bucket.grads.append(member.grad)
         bucket.states.append(own)
+        if staggered[id(group)]:
+            bucket.slots.append(staggered[id(group)][id(param)])
     return buckets.values()
 
 
@@ -113,6 +121,8 @@ def _kind(group: dict[str, Any], param: Tensor, rule: Rule, buckets: dict[Any, B
 
 def _stacks(rule: Rule, param: Tensor) -> bool:
     """Return whether parameters like this one are cheaper in one stack."""
+    if param.device.type == "cpu" and param.numel() > SMALL:
+        return rule.norm.batches  # factors of preconditioners are larger than the gain
     return rule.batches or (param.numel() <= SMALL and type(param) in (Parameter, Tensor))
 
 
@@ -129,6 +139,9 @@ def advance(bucket: Bucket) -> Iterator[Move]:
         return
     if rule.needs_step:
         hypers["step"] = step_count(states, params[0].shape[:batch_dims].numel())
+    if bucket.slots:
+        repeats = params[0].shape[:batch_dims].numel()
+        hypers["slots"] = tuple(slot for slot in bucket.slots for _ in range(repeats))
     dtype, narrow = compute_dtype(params[0]), narrow_names(rule, params[0], group)
     stacked = {
         name: state_as_stack(gather([own[name] for own in states]), params[0].shape, batch_dims)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_PANEL = 128
+_PANEL = 192
 _SMALLEST = 768
 """Below this side LAPACK's own QR is as fast (CPU, float32)."""
 

@@ -42,10 +42,11 @@ class KLShampoo(RuleOptimizer):
         0.1.
 
     State:
-        ``exp_avg`` of the parameter's shape; ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n,
-        n); ``left_values`` (m) and ``right_values`` (n) in float64; ``left_unit``, ``right_unit``, ``step``
-        and ``fallbacks``: 4 mn + 8 m^2 + 8 n^2 + 8 m + 8 n + 20 bytes for a float32 m x n matrix.
-        ``fallbacks`` counts the bases for which the first attempt failed.
+        ``exp_avg`` of the parameter's shape, in the bases (m above is Q_a exp_avg Q_b^T); ``left``,
+        ``left_basis`` (m, m), ``right``, ``right_basis`` (n, n); ``left_values`` (m) and ``right_values`` (n)
+        in float64; ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 4 mn + 8 m^2 + 8 n^2 + 8 m + 8
+        n + 20 bytes for a float32 m x n matrix. ``fallbacks`` counts the bases for which the first attempt
+        failed.
 
     When not to use:
         For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``. Where the
@@ -61,6 +62,9 @@ class KLShampoo(RuleOptimizer):
         weight_decay: decoupled decay, after the step, >= 0. Default 0.01.
         precondition_frequency: bases are refreshed whenever this divides the count of calls that move, >= 1.
             Default 10.
+        refresh_timing: ``"together"``: all parameters are refreshed in the same step, as published.
+            ``"staggered"``: each at a step of the cycle of its own, by the cost of its sides, which evens out
+            the time of steps; the one with the longest sides stays where it was. Default ``"together"``.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
         maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
@@ -95,6 +99,7 @@ class KLShampoo(RuleOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         precondition_frequency: int = 10,
+        refresh_timing: str = "together",
         aux: Mapping[str, Any] | None = None,
         maximize: bool = False,
         fused: bool | None = None,
@@ -109,6 +114,7 @@ class KLShampoo(RuleOptimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "precondition_frequency": precondition_frequency,
+            "refresh_timing": refresh_timing,
         }
         super().__init__(
             params,
@@ -161,7 +167,7 @@ class KLSOAP(KLShampoo):
         betas: coefficients of the momentum, and of v and the statistics, each in [0, 1). Default (0.9, 0.98).
         shampoo_beta: coefficient of v and the statistics in [0, 1); None is the second beta. Default None.
         eps: added to the root of v, >= 0. Default 1e-8.
-        weight_decay, precondition_frequency, aux: as in :class:`steepest.KLShampoo`.
+        weight_decay, precondition_frequency, refresh_timing, aux: as in :class:`steepest.KLShampoo`.
         maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
@@ -190,7 +196,9 @@ class KLSOAP(KLShampoo):
 
 def _kl(group: Mapping[str, Any], inside: Preconditioner | None) -> Rule:
     return Rule(
-        preconditioner=KLEigenbasis(inside, frequency=group["precondition_frequency"]),
+        preconditioner=KLEigenbasis(
+            inside, frequency=group["precondition_frequency"], refresh_timing=group["refresh_timing"]
+        ),
         momentum=EMA(),
         step=DualScaled(),
         decay="after",

@@ -73,6 +73,9 @@ class Shampoo(RuleOptimizer):
         weight_decay: decoupled decay, >= 0. Default 0.
         precondition_frequency: roots are taken at the first step and whenever this divides the count of
             steps, >= 1. Default 1.
+        refresh_timing: ``"together"``: all parameters are refreshed in the same step, as published.
+            ``"staggered"``: each at a step of the cycle of its own, by the cost of its sides, which evens out
+            the time of steps; the one with the longest sides stays where it was. Default ``"together"``.
         grafting: None, ``"sgd"`` (the momentum), ``"adagrad"``, ``"adam"`` or ``"rmsprop"`` (their
             coefficient 0.999 and eps 1e-8). Default None.
         max_precondition_dim: longer sides are cut into blocks of this length, each preconditioned by itself,
@@ -111,6 +114,7 @@ class Shampoo(RuleOptimizer):
         eps: float = 1e-12,
         weight_decay: float = 0.0,
         precondition_frequency: int = 1,
+        refresh_timing: str = "together",
         grafting: str | None = None,
         max_precondition_dim: int = 1024,
         aux: Mapping[str, Any] | None = None,
@@ -126,6 +130,7 @@ class Shampoo(RuleOptimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "precondition_frequency": precondition_frequency,
+            "refresh_timing": refresh_timing,
             "grafting": grafting,
             "max_precondition_dim": max_precondition_dim,
         }
@@ -183,7 +188,7 @@ class OneSidedShampoo(RuleOptimizer):
         lr: step size. Default 1e-2.
         betas: coefficients of the momentum, in [0, 1), and of the factor, in [0, 1]; 1 is a sum. Default
             (0.9, 1.0).
-        eps, weight_decay, precondition_frequency, grafting, max_precondition_dim, aux: as in
+        eps, weight_decay, precondition_frequency, refresh_timing, grafting, max_precondition_dim, aux: as in
             :class:`steepest.Shampoo`.
         side: ``"left"``, ``"right"`` or ``"smaller"``, that of the shorter dimension. Default ``"left"``.
         maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
@@ -219,6 +224,7 @@ class OneSidedShampoo(RuleOptimizer):
         eps: float = 1e-12,
         weight_decay: float = 0.0,
         precondition_frequency: int = 1,
+        refresh_timing: str = "together",
         grafting: str | None = None,
         max_precondition_dim: int = 1024,
         side: str = "left",
@@ -235,6 +241,7 @@ class OneSidedShampoo(RuleOptimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "precondition_frequency": precondition_frequency,
+            "refresh_timing": refresh_timing,
             "grafting": grafting,
             "max_precondition_dim": max_precondition_dim,
             "side": side,
@@ -268,6 +275,7 @@ def _shampoo(group: Mapping[str, Any], sides: Any) -> Rule:
         eps=1e-12,
         sides=sides,
         frequency=group["precondition_frequency"],
+        refresh_timing=group["refresh_timing"],
         max_dim=group["max_precondition_dim"],
     )
     graft = GRAFTS[grafting]

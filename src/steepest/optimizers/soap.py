@@ -39,11 +39,11 @@ class SOAP(RuleOptimizer):
         The update has AdamW's size: begin at AdamW's lr, and try up to three times it.
 
     State:
-        ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape; ``left``, ``left_basis`` (m, m) and
-        ``right``, ``right_basis`` (n, n); ``unit``, ``left_unit``, ``right_unit``, ``step`` and
-        ``fallbacks``: 8 mn + 8 m^2 + 8 n^2 + 24 bytes for a float32 m x n matrix. A side longer than
-        ``max_precondition_dim`` has none of its four. ``fallbacks`` counts the bases for which the first
-        attempt failed.
+        ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape, both in the bases (m above is Q_L exp_avg
+        Q_R^T); ``left``, ``left_basis`` (m, m) and ``right``, ``right_basis`` (n, n); ``unit``,
+        ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 8 mn + 8 m^2 + 8 n^2 + 24 bytes for a
+        float32 m x n matrix. A side longer than ``max_precondition_dim`` has none of its four. ``fallbacks``
+        counts the bases for which the first attempt failed.
 
     When not to use:
         For embeddings and output heads of large vocabulary, unless ``max_precondition_dim`` is below it.
@@ -60,6 +60,9 @@ class SOAP(RuleOptimizer):
         eps: added to the root of v, >= 0. Default 1e-8.
         weight_decay: decoupled decay, after the step, >= 0. Default 0.01.
         precondition_frequency: bases are refreshed whenever this divides t, >= 1. Default 10.
+        refresh_timing: ``"together"``: all parameters are refreshed in the same step, as published.
+            ``"staggered"``: each at a step of the cycle of its own, by the cost of its sides, which evens out
+            the time of steps; the one with the longest sides stays where it was. Default ``"together"``.
         max_precondition_dim: a longer side is not rotated, >= 1. Default 10000.
         include_current: let the current gradient into the statistics before they are used. Default False.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
@@ -95,6 +98,7 @@ class SOAP(RuleOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         precondition_frequency: int = 10,
+        refresh_timing: str = "together",
         max_precondition_dim: int = 10000,
         include_current: bool = False,
         aux: Mapping[str, Any] | None = None,
@@ -111,6 +115,7 @@ class SOAP(RuleOptimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "precondition_frequency": precondition_frequency,
+            "refresh_timing": refresh_timing,
             "max_precondition_dim": max_precondition_dim,
             "include_current": include_current,
         }
@@ -133,6 +138,7 @@ class SOAP(RuleOptimizer):
                 ScaledDiagonal(0.5, eps_placement="uncorrected"),
                 beta=None,
                 frequency=group["precondition_frequency"],
+                refresh_timing=group["refresh_timing"],
                 max_dim=group["max_precondition_dim"],
                 start="current" if group["include_current"] else "skip",
             ),

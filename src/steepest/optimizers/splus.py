@@ -40,10 +40,10 @@ class SPlus(AveragingOptimizer):
         about as far. The default of 0.1 is meant for widths of a few hundred; it carries over between widths.
 
     State:
-        ``exp_avg`` and ``average`` of the parameter's shape; ``left``, ``left_basis`` (m, m) and ``right``,
-        ``right_basis`` (n, n); ``left_unit``, ``right_unit``, ``step`` and ``fallbacks``: 8 mn + 8 m^2 + 8
-        n^2 + 20 bytes for a float32 m x n matrix, 8 n + 4 for a vector. ``fallbacks`` counts the bases for
-        which the first attempt failed.
+        ``exp_avg`` (in the bases: m above is Q_L exp_avg Q_R^T) and ``average`` of the parameter's shape;
+        ``left``, ``left_basis`` (m, m) and ``right``, ``right_basis`` (n, n); ``left_unit``, ``right_unit``,
+        ``step`` and ``fallbacks``: 8 mn + 8 m^2 + 8 n^2 + 20 bytes for a float32 m x n matrix, 8 n + 4 for a
+        vector. ``fallbacks`` counts the bases for which the first attempt failed.
 
     When not to use:
         Without calls of :meth:`eval` before evaluation and :meth:`train` after it: the training weights are
@@ -59,6 +59,9 @@ class SPlus(AveragingOptimizer):
         ema: coefficient of the average of weights in [0, 1). Default 0.999.
         weight_decay: decoupled decay, after the step, with e as its rate, >= 0. Default 0.01.
         precondition_frequency: how often bases are taken anew, >= 1. Default 100.
+        refresh_timing: ``"together"``: all parameters are refreshed in the same step, as published.
+            ``"staggered"``: each at a step of the cycle of its own, by the cost of its sides, which evens out
+            the time of steps; the one with the longest sides stays where it was. Default ``"together"``.
         maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:
@@ -88,6 +91,7 @@ class SPlus(AveragingOptimizer):
         ema: float | Tensor = 0.999,
         weight_decay: float = 0.01,
         precondition_frequency: int = 100,
+        refresh_timing: str = "together",
         maximize: bool = False,
         fused: bool | None = None,
         nonfinite: str | None = None,
@@ -100,6 +104,7 @@ class SPlus(AveragingOptimizer):
             "ema": ema,
             "weight_decay": weight_decay,
             "precondition_frequency": precondition_frequency,
+            "refresh_timing": refresh_timing,
             "averaged": False,
         }
         super().__init__(
@@ -118,7 +123,11 @@ class SPlus(AveragingOptimizer):
         return Rule(
             norm=Max(),
             preconditioner=Eigenbasis(
-                beta=0.999, frequency=group["precondition_frequency"], start="identity", refresh="eigh"
+                beta=0.999,
+                frequency=group["precondition_frequency"],
+                refresh_timing=group["refresh_timing"],
+                start="identity",
+                refresh="eigh",
             ),
             momentum=EMA(),
             step=MeanSide(),

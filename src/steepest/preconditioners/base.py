@@ -62,6 +62,15 @@ class Preconditioner(Part, ABC):
         """Whether the count of steps decides what is computed (refreshes), so that the host must know it."""
         return False
 
+    @property
+    def staggered(self) -> int:
+        """Over how many steps the refreshes of different parameters are spread; 1 if all come together."""
+        return 1
+
+    def refresh_cost(self, shape: Size) -> float:
+        """Return the work of a refresh for one parameter of this shape, up to a factor."""
+        return 0.0
+
     def init(self, x: Tensor) -> dict[str, Tensor]:
         """Return the state for a stack ``x`` (k, m, n) before its first step, every tensor (k, ...)."""
         return {}

@@ -23,6 +23,7 @@ from steepest.preconditioners.factors import (
 )
 from steepest.preconditioners.identity import Identity
 from steepest.preconditioners.rotated import SIDES, Rotated, carry_
+from steepest.preconditioners.schedule import Timing, due
 
 Start = Literal["skip", "current", "identity"]
 Refresh = Literal["qr", "eigh"]
@@ -45,7 +46,11 @@ class Eigenbasis(Preconditioner):
 
     The first bases are eigenvectors by descending eigenvalue. Whenever ``frequency`` divides the count of
     steps that move, they are refreshed: ``"qr"`` sorts the columns by diag(Q^T A Q) and takes Q <- QR(A Q),
-    ``"eigh"`` takes eigenvectors anew. A side longer than ``max_dim`` is not rotated.
+    ``"eigh"`` takes eigenvectors anew. With ``refresh_timing="staggered"`` every parameter does so at a step
+    of the cycle of its own, so that no step bears all of the work. A side longer than ``max_dim`` is not
+    rotated.
+
+    A linear momentum before the oracle is kept in the bases, and turned with them.
 
     State: ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n, n), the statistics' powers of two
     ``left_unit`` and ``right_unit``, what ``inside`` keeps, and ``fallbacks``, the number of bases for which
@@ -58,12 +63,17 @@ class Eigenbasis(Preconditioner):
     max_dim: int = 10000
     start: Start = "current"
     refresh: Refresh = "qr"
+    refresh_timing: Timing = "together"
 
     batches = True
     turns = True
 
     def __post_init__(self) -> None:
-        for name, allowed in (("start", get_args(Start)), ("refresh", get_args(Refresh))):
+        for name, allowed in (
+            ("start", get_args(Start)),
+            ("refresh", get_args(Refresh)),
+            ("refresh_timing", get_args(Timing)),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"{name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}"
@@ -91,6 +101,15 @@ class Eigenbasis(Preconditioner):
     def scheduled(self) -> bool:
         """True: bases are refreshed at some steps only."""
         return True
+
+    @property
+    def staggered(self) -> int:
+        """How many steps a cycle has, if refreshes are spread over it."""
+        return self.frequency if self.refresh_timing == "staggered" else 1
+
+    def refresh_cost(self, shape: Size) -> float:
+        """Return the cubes of the sides that are rotated."""
+        return float(sum(side**3 for side in (shape[0], shape[1:].numel()) if side <= self.max_dim))
 
     def hypers(self) -> dict[str, Any]:
         """Return the numbers of ``inside``, and ``shampoo_beta`` or ``beta2``."""
@@ -149,26 +168,34 @@ class Eigenbasis(Preconditioner):
     def _turn(
         self, side: str, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any], shape: Size
     ) -> None:
-        """Take the basis of one side anew when it is time, with what is kept in it."""
-        t, first = hypers["step"], 0 if self.start == "skip" else 1
-        if t != first and t % self.frequency:
-            return
+        """Take the bases of one side anew that are due, with what is kept in them."""
+        first = 0 if self.start == "skip" else 1
         basis = state[f"{side}_basis"]
-        old = basis.clone()
-        if t == first or self.refresh == "eigh":
-            new = eigenbasis(state[side], basis)
-            count_(state, new.retried)
+        who = due(hypers, self.frequency, first, basis)
+        if who is None:
+            return
+        old = basis[who].clone()
+        if hypers["step"] == first or self.refresh == "eigh":
+            new = eigenbasis(state[side][who], old)
+            count_(state, new.retried, who)
         else:
-            new = refresh_basis(state[side], basis, sort=True)
-            count_(state, new.kept)
-            self._permute(side, state, new.permutation, shape)
-        basis.copy_(new.value)
-        if t > 0:
-            for name in hypers.get("turned", ()):
-                carry_(state[name], side, old, basis)
+            new = refresh_basis(state[side][who], old, sort=True)
+            count_(state, new.kept, who)
+            self._permute(side, state, new.permutation, shape, who)
+        basis[who] = new.value
+        if hypers["step"] > 0:
+            carry_(state, hypers, side, who, old, new.value)
 
-    def _permute(self, side: str, state: MutableMapping[str, Tensor], order: Tensor, shape: Size) -> None:
-        along = (order[:, :, None] if side == "left" else order[:, None, :]).expand(shape)
+    def _permute(
+        self,
+        side: str,
+        state: MutableMapping[str, Tensor],
+        order: Tensor,
+        shape: Size,
+        who: Tensor | slice,
+    ) -> None:
+        along = order[:, :, None] if side == "left" else order[:, None, :]
         for name, value in self.inside.init(torch.empty(shape, device="meta")).items():
             if value.shape == shape:
-                state[name].copy_(state[name].gather(-2 if side == "left" else -1, along))
+                kept = state[name][who]
+                state[name][who] = kept.gather(-2 if side == "left" else -1, along.expand(kept.shape))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.linalg.gram import add_gram_
+from steepest.linalg.products import symmetric_multiply_add
 from steepest.linalg.scaling import power_of_two
 
 _FADED, _SHRINK = 2.0**-32, 2.0**-16
@@ -42,7 +42,8 @@ def accumulate_(
         new = torch.maximum(unit, size)
         if bool(((new > _MODERATE[0]) & (new < _MODERATE[1])).all()):
             for a, u, v, one in zip(factor, unit.flatten().tolist(), new.flatten().tolist(), x, strict=True):
-                add_gram_(a, one, float(keep) * (u / v) ** 2, float(weight) / v**2)
+                beta, alpha = float(keep) * (u / v) ** 2, float(weight) / v**2
+                symmetric_multiply_add(a, one, one.mT, a, beta=beta, alpha=alpha)
             unit.copy_(new)
             _leave_sum_(factor, unit)
             return
@@ -99,10 +100,14 @@ def transposed(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.mT
 
 
-def count_(state: MutableMapping[str, Tensor], failed: Tensor) -> None:
-    """Add the matrices that needed a fallback, (k * blocks,) bool, to the counter ``fallbacks``."""
+def count_(
+    state: MutableMapping[str, Tensor],
+    failed: Tensor,
+    who: Tensor | slice = slice(None),
+) -> None:
+    """Add the matrices of ``who`` that needed a fallback, (k * blocks,) bool, to ``fallbacks``."""
     counter = state["fallbacks"]
-    counter.add_(failed.reshape(counter.numel(), -1).sum(-1).reshape(counter.shape).to(counter.dtype))
+    counter[who] += failed.reshape(counter[who].numel(), -1).sum(-1).to(counter.dtype)
 
 
 def new_counter(x: Tensor) -> Tensor:

@@ -69,6 +69,15 @@ class Grafted(Preconditioner):
         """As ``inside`` is."""
         return self.inside.scheduled
 
+    @property
+    def staggered(self) -> int:
+        """As ``inside`` is."""
+        return self.inside.staggered
+
+    def refresh_cost(self, shape: Size) -> float:
+        """Return that of ``inside``."""
+        return self.inside.refresh_cost(shape)
+
     def hypers(self) -> dict[str, Any]:
         """Return the numbers of ``inside``."""
         return self.inside.hypers()

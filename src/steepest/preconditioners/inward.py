@@ -65,6 +65,15 @@ class InwardOnly(Preconditioner):
         """As the inner one."""
         return self.inner.skipped
 
+    @property
+    def staggered(self) -> int:
+        """As the inner one."""
+        return self.inner.staggered
+
+    def refresh_cost(self, shape: Size) -> float:
+        """Return that of the inner one."""
+        return self.inner.refresh_cost(shape)
+
     def hypers(self) -> dict[str, Any]:
         """Return the inner one's."""
         return self.inner.hypers()

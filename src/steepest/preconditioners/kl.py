@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Size, Tensor
@@ -21,6 +21,7 @@ from steepest.preconditioners.factors import (
     statistics_beta,
 )
 from steepest.preconditioners.rotated import SIDES, Rotated, carry_
+from steepest.preconditioners.schedule import Timing, due
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class KLEigenbasis(Preconditioner):
 
         S_a <- b S_a + (1-b)/n G S_b^-1 G^T with S_b^-1 = Q_b diag(1/lam_b) Q_b^T, and S_b alike
         lam_a <- b lam_a + (1-b) mean_j (Q_a^T G Q_b)_ij^2 / lam_b,j, and lam_b alike
-        Q <- QR(S Q) whenever ``frequency`` divides the count of steps that move
+        Q <- QR(S Q) whenever ``frequency`` divides the count of steps that move, or with
+        ``refresh_timing="staggered"`` at a step of the cycle of each parameter's own
 
     No lam^-1/2 exceeds max(10, min(d, 4000)). The first step moves nothing: S_a = (1-b) G G^T / n, S_b =
     (1-b) G^T G / m, Q their eigenvectors by descending eigenvalue, and all lam 0.1.
@@ -49,6 +51,7 @@ class KLEigenbasis(Preconditioner):
     beta: float = 0.98
     eps: float = 1e-8
     frequency: int = 10
+    refresh_timing: Timing = "together"
 
     batches = True
     turns = True
@@ -60,6 +63,11 @@ class KLEigenbasis(Preconditioner):
             )
         if self.frequency < 1:
             raise ValueError(f"frequency must be >= 1, got {self.frequency!r}")
+        if self.refresh_timing not in get_args(Timing):
+            raise ValueError(
+                f"refresh_timing must be one of {', '.join(map(repr, get_args(Timing)))}, "
+                f"got {self.refresh_timing!r}"
+            )
 
     @property
     def matrix_only(self) -> bool:
@@ -75,6 +83,15 @@ class KLEigenbasis(Preconditioner):
     def scheduled(self) -> bool:
         """True: bases are refreshed at some steps only."""
         return True
+
+    @property
+    def staggered(self) -> int:
+        """How many steps a cycle has, if refreshes are spread over it."""
+        return self.frequency if self.refresh_timing == "staggered" else 1
+
+    def refresh_cost(self, shape: Size) -> float:
+        """Return the cubes of both sides."""
+        return float(shape[0] ** 3 + shape[1:].numel() ** 3)
 
     def hypers(self) -> dict[str, Any]:
         """Return ``eps``, ``beta2`` and ``shampoo_beta``."""
@@ -119,23 +136,22 @@ class KLEigenbasis(Preconditioner):
         return Rotated(left, right, inside, projected)
 
     def finish(self, grad: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[str, Any]) -> None:
-        """Take bases anew when it is time."""
-        t = hypers["step"]
-        if t % self.frequency:
+        """Take the bases anew that are due."""
+        who = due(hypers, self.frequency, 0, grad)
+        if who is None:
             return
         for side in SIDES:
-            factor, basis = state[side], state[f"{side}_basis"]
-            old = basis.clone()
-            if t == 0:
-                new = eigenbasis(factor, basis)
-                count_(state, new.retried)
+            basis = state[f"{side}_basis"]
+            old = basis[who].clone()
+            if hypers["step"] == 0:
+                new = eigenbasis(state[side][who], old)
+                count_(state, new.retried, who)
             else:
-                new = refresh_basis(factor, basis)
-                count_(state, new.kept)
-            basis.copy_(new.value)
-            if t > 0:
-                for name in hypers.get("turned", ()):
-                    carry_(state[name], side, old, basis)
+                new = refresh_basis(state[side][who], old)
+                count_(state, new.kept, who)
+            basis[who] = new.value
+            if hypers["step"] > 0:
+                carry_(state, hypers, side, who, old, new.value)
 
     def _accumulate(
         self,

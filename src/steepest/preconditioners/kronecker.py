@@ -12,8 +12,10 @@ from torch import Size, Tensor
 
 from steepest.linalg import symmetric_eigen, symmetric_power
 from steepest.linalg.fallback import Robust, keep_where_not_finite
+from steepest.linalg.scaling import power_of_two
 from steepest.preconditioners.base import Coordinates, Preconditioner
 from steepest.preconditioners.factors import accumulate_, count_, new_counter, new_factor, sandwich
+from steepest.preconditioners.schedule import Timing, due
 
 Sides = Literal["both", "left", "right", "smaller", "vector"]
 
@@ -90,9 +92,10 @@ class Kronecker(Preconditioner):
     A and B are sums (``beta=None``), or exponential averages with coefficient ``beta`` (the hyperparameter
     ``beta2``) corrected by 1 - beta^t; the current gradient is part of them. ``power`` None is 1/4 for two
     sides and 1/2 for one. L and R are the symmetric roots, taken anew at the first step and whenever
-    ``frequency`` divides the count of steps. A zero matrix says nothing, and its root stays as it was, at
-    first the identity; so does a root that no attempt could compute. Eigenvalues that are rounding, below d
-    times the rounding unit of the largest, count as that much.
+    ``frequency`` divides the count of steps, or with ``refresh_timing="staggered"`` at a step of the cycle of
+    each parameter's own. A zero matrix says nothing, and its root stays as it was, at first the identity; so
+    does a root that no attempt could compute. Eigenvalues that are rounding, below d times the rounding unit
+    of the largest, count as that much.
 
     ``sides`` is ``"both"``, ``"left"`` (A alone), ``"right"`` (B alone) or ``"smaller"`` (that of the shorter
     dimension). A preconditioned dimension longer than ``max_dim`` is cut into blocks of that length, the
@@ -111,6 +114,7 @@ class Kronecker(Preconditioner):
     frequency: int = 1
     max_dim: int = 1024
     halved: bool = False
+    refresh_timing: Timing = "together"
 
     batches = True
 
@@ -125,6 +129,11 @@ class Kronecker(Preconditioner):
             raise ValueError(f"frequency must be >= 1, got {self.frequency!r}")
         if self.max_dim < 1:
             raise ValueError(f"max_dim must be >= 1, got {self.max_dim!r}")
+        if self.refresh_timing not in get_args(Timing):
+            raise ValueError(
+                f"refresh_timing must be one of {', '.join(map(repr, get_args(Timing)))}, "
+                f"got {self.refresh_timing!r}"
+            )
 
     @property
     def matrix_only(self) -> bool:
@@ -135,6 +144,17 @@ class Kronecker(Preconditioner):
     def scheduled(self) -> bool:
         """True: roots are taken at some steps only."""
         return True
+
+    @property
+    def staggered(self) -> int:
+        """How many steps a cycle has, if refreshes are spread over it."""
+        return self.frequency if self.refresh_timing == "staggered" else 1
+
+    def refresh_cost(self, shape: Size) -> float:
+        """Return the cubes of the preconditioned sides of all blocks."""
+        blocks = self._blocks(Size((1, *shape)) if len(shape) < 2 else Size((shape[0], shape[1:].numel())))
+        sides = {"left": blocks.rows, "right": blocks.columns}
+        return float(blocks.count * sum(sides[side] ** 3 for side in self._sides))
 
     def hypers(self) -> dict[str, Any]:
         """Return ``eps``, and ``beta2`` for the exponential average."""
@@ -174,13 +194,18 @@ class Kronecker(Preconditioner):
         keep, weight, correction = 1.0, 1.0, 1.0
         if self.beta is not None:
             keep, weight, correction = hypers["beta2"], 1 - hypers["beta2"], 1 - hypers["beta2"] ** t
+        who = due(hypers, self.frequency, 1, grad) if pieces.numel() else None
+        size = power_of_two(pieces) if pieces.numel() else None
         for side in self._sides:
             factor, unit, root = (_flat(state[side + suffix], pieces) for suffix in ("", "_unit", "_root"))
-            accumulate_(factor, unit, pieces if side == "left" else pieces.mT, keep, weight)
-            if pieces.numel() and (t == 1 or t % self.frequency == 0):
-                new = _inverse_root(factor, unit, correction, hypers["eps"], self._exponent, root)
-                root.copy_(new.value)
-                count_(state, new.retried)
+            accumulate_(factor, unit, pieces if side == "left" else pieces.mT, keep, weight, size)
+            if who is not None:
+                chosen = _blocks_of(who, blocks.count)
+                new = _inverse_root(
+                    factor[chosen], unit[chosen], correction, hypers["eps"], self._exponent, root[chosen]
+                )
+                root[chosen] = new.value
+                count_(state, new.retried, who)
             roots[side] = root
         return Roots(roots.get("left"), roots.get("right"), blocks, self.halved)
 
@@ -198,6 +223,13 @@ class Kronecker(Preconditioner):
         rows = min(m, self.max_dim) if "left" in self._sides else m
         columns = min(n, self.max_dim) if "right" in self._sides else n
         return Blocks(shape, rows, columns)
+
+
+def _blocks_of(who: Tensor | slice, count: int) -> Tensor | slice:
+    """Return the index of all blocks of these members of a stack."""
+    if isinstance(who, slice) or count == 1:
+        return who
+    return (who[:, None] * count + torch.arange(count, device=who.device)).flatten()
 
 
 def _flat(value: Tensor, pieces: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -16,13 +18,13 @@ SIDES = ("left", "right")
 class Rotated(Coordinates):
     """Coordinates ``inside`` the bases Q_L and Q_R; None is the identity.
 
-    ``gradient`` is the projected gradient Q_L^T G Q_R, which statistics inside have needed already.
+    ``gradient`` is the projected gradient Q_L^T G Q_R, where statistics inside have needed it already.
     """
 
     left: Tensor | None
     right: Tensor | None
     inside: Coordinates
-    gradient: Tensor
+    gradient: Tensor | None = None
 
     def project(self, m: Tensor) -> Tensor:
         """Return Q_L^T M Q_R."""
@@ -45,9 +47,21 @@ class Rotated(Coordinates):
         return self.restore(self.inside.solve(self.project(m)))
 
 
-def carry_(buffer: Tensor, side: str, old: Tensor, new: Tensor) -> None:
-    """Bring a buffer (k, m, n) that is kept in the basis ``old`` of one side into the basis ``new``."""
-    if side == "left":
-        buffer.copy_(product(new.mT, product(old, buffer)))
-    else:
-        buffer.copy_(product(product(buffer, old.mT), new))
+def carry_(
+    state: MutableMapping[str, Tensor],
+    hypers: Mapping[str, Any],
+    side: str,
+    who: Tensor | slice,
+    old: Tensor,
+    new: Tensor,
+) -> None:
+    """Turn the buffers ``hypers["turned"]``, kept in the bases ``old`` of one side, into the bases ``new``.
+
+    ``who`` are the members of the stack that these bases belong to.
+    """
+    for name in hypers.get("turned", ()):
+        kept = state[name][who]
+        if side == "left":
+            state[name][who] = product(new.mT, product(old, kept))
+        else:
+            state[name][who] = product(product(kept, old.mT), new)
