@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import Placement
 from torch.nn import Parameter
 
+from steepest.distributed.layout import layout_of
 from toys import MAKERS, give_gradients, parameters
 
 SHAPES = [(7, 5), (3, 1000), (1, 1), (9,), (4, 3, 2, 2), (), (12, 12), (7, 5)]
@@ -26,6 +27,13 @@ def sharded(tensor: Tensor, mesh: Any, placements: Sequence[Placement]) -> DTens
 
         fitting = [Replicate() for _ in placements]
     return distribute_tensor(tensor, mesh, fitting)
+
+
+def placed_like(param: Tensor, whole: Tensor) -> Tensor:
+    """A tensor that every rank has whole, placed as a parameter is; sends nothing."""
+    layout = layout_of(param)
+    assert layout is not None
+    return layout.wrap(layout.part(whole).clone(memory_format=torch.contiguous_format))
 
 
 @torch.no_grad()
@@ -53,14 +61,14 @@ def follow(
     maker = MAKERS[make] if isinstance(make, str) else make
     mesh = init_device_mesh("cpu", mesh_shape)
     start = parameters(shapes, dtype)
-    parts = [Parameter(sharded(p.detach(), mesh, placements)) for p in start]
+    parts = [Parameter(sharded(p.detach().clone(), mesh, placements)) for p in start]
     optimizer = maker(parts, **options)
     gradients = parameters(shapes, dtype)
     for seed in range(steps):
         give_gradients(gradients, seed)
         for p, part in zip(gradients, parts, strict=True):
             assert p.grad is not None
-            part.grad = sharded(p.grad, mesh, placements)
+            part.grad = placed_like(part, p.grad)
         optimizer.step()
     whole, state = one_process(make, maker, shapes, steps, dtype, options)
     assert difference(start, whole) > 1e-3, "nothing moved"

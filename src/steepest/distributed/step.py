@@ -49,7 +49,8 @@ def take_step(
     work = _Work(rules, {})
     summed: list[Shard] = []
     owned: list[Shard] = []
-    for member in members:
+    weights = [local(member.param) for member in members]
+    for member, weight in zip(members, weights, strict=True):
         place = places.get(member.param)
         if place is None:
             continue
@@ -57,9 +58,9 @@ def take_step(
         if not own:
             own.update(initial_state(place, member.param, member.group))
         if place.way in ("alone", "block"):
-            work.add(member, place, own)
+            work.add(member, weight, place, own)
         else:
-            (summed if place.way == "summed" else owned).append(work.shard(member, place, own))
+            (summed if place.way == "summed" else owned).append(work.shard(member, weight, place, own))
     moves: list[Move | None] = []
     arriving: Iterable[Any] = ()
     if owned:
@@ -72,10 +73,10 @@ def take_step(
     ]
     moves += run_together(map(advance, summed), "norms")
     moves += _moved(arriving)
-    place_in_order = {id(local(member.param)): i for i, member in enumerate(members)}
-    waiting = [moved for moved in moves if moved is not None]
     # Sums are made in the order of moves, which must be the same on every rank.
-    waiting.sort(key=lambda moved: place_in_order[id(moved.param)])
+    order = {id(weight): i for i, weight in enumerate(weights)}
+    waiting = [moved for moved in moves if moved is not None]
+    waiting.sort(key=lambda moved: order[id(moved.param)])
     stepping.move_together(waiting, loss)
 
 
@@ -105,9 +106,8 @@ class _Work:
     idle: list[Move] = field(default_factory=list)
     hypers: dict[tuple[int, Place], dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, member: Member, place: Place, own: dict[str, Any]) -> None:
+    def add(self, member: Member, weight: Tensor, place: Place, own: dict[str, Any]) -> None:
         """Take a part whose rule needs no other rank."""
-        weight, grad = local(member.param), _gradient(member)
         kept = {name: local(value) for name, value in own.items()}
         if not weight.numel():
             self._rest(member, place, weight, kept)
@@ -116,7 +116,7 @@ class _Work:
         if place.way == "alone" and place.layout.cuts_matrices:
             rule = fixed(place.rule, place.layout.shape[place.layout.batch_dims :])
         group = self.groups.setdefault((id(member.group), rule), {**member.group, "params": []})
-        self.parts.append(Member(group, len(group["params"]), weight, grad))
+        self.parts.append(Member(group, len(group["params"]), weight, _gradient(member)))
         group["params"].append(weight)
         self.states[weight], self.places[id(weight)] = kept, place
 
@@ -124,7 +124,8 @@ class _Work:
         """Count the step of an empty part, and take part in sums over ranks."""
         if "step" in kept:
             kept["step"] += 1
-        if place.rule.step.whole_network:
+        counts = place.rule.preconditioner.skipped
+        if place.rule.step.whole_network and not (counts and kept["step"] <= counts):
             hypers = self._resolved(member, place)
             stored, groups = weight_of(weight, kept, member.group), place.layout.shard_groups
             self.idle.append(Move(weight, place.rule, hypers, weight, weight, stored, groups))
@@ -138,11 +139,10 @@ class _Work:
                 yield moved
         yield from self.idle
 
-    def shard(self, member: Member, place: Place, own: dict[str, Any]) -> Shard:
+    def shard(self, member: Member, weight: Tensor, place: Place, own: dict[str, Any]) -> Shard:
         """Return a parameter whose rule needs other ranks, with its step counted."""
         group, layout, rule = member.group, place.layout, place.rule
         hypers = self._resolved(member, place)
-        weight = local(member.param)
         if "step" in own:
             own["step"] += 1
         if rule.needs_step:

@@ -1,0 +1,142 @@
+"""Steps on shards with everything that changes the weight's side, the dtype, or ties parameters together."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.distributed.tensor import Replicate, Shard
+
+import steepest
+from distributed import parity
+from distributed.harness import run
+from steepest import (
+    ANDI,
+    EMA,
+    AdamSANIA,
+    AdamW,
+    ClippedScion,
+    ColNorm,
+    Diagonal,
+    Equilibration,
+    Frobenius,
+    Max,
+    MuAdam,
+    Muon,
+    RMSMatched,
+    RowNorm,
+    Scion,
+    SignSGD,
+    Steepest,
+    UnitLMO,
+)
+
+
+class Loss:
+    """An optimizer whose steps are given a loss."""
+
+    def __init__(self, params, **options) -> None:
+        self.optimizer = AdamSANIA(params, **options)
+        self.state, self.count = self.optimizer.state, 0
+
+    def step(self) -> None:
+        self.count += 1
+        self.optimizer.step(lambda: torch.tensor(3.0 / self.count, dtype=torch.float64))
+
+
+MATRICES = [(7, 5), (3, 40), (9, 9), (1, 1)]
+STACKS = [(5, 3, 4), (4, 6, 5)]
+VARIANTS = {
+    "polyak": partial(Loss, lr=0.5, polyak=True),
+    "clipped sign": partial(ClippedScion, lr=0.02, rho=40.0, norm="sign", momentum=0.5),
+    "clipped rows": partial(ClippedScion, lr=0.02, rho=40.0, norm="row"),
+    "clipped constrained": partial(ClippedScion, lr=0.02, rho=40.0, norm="bias_rms", constrained=True),
+    "scion columns": partial(Scion, lr=0.02, norm="col_normalized", radius=2.0),
+    "scion bias": partial(Scion, lr=0.02, norm="bias_rms", constrained=True),
+    "hyperball AdamW": partial(steepest.hyperball(AdamW), lr=0.02),
+    "hyperball ANDI": partial(steepest.hyperball(ANDI), lr=0.02, threshold=3),
+    "cautious": partial(steepest.cautious(AdamW), lr=0.02, weight_decay=0.1),
+    "maximize": partial(ANDI, lr=0.02, threshold=3, maximize=True, weight_decay=0.1),
+    "scaled sign": partial(
+        Steepest, lr=0.01, norm=Max(), preconditioner=Diagonal(0.5, 0.9), step=UnitLMO("match_rms_adamw")
+    ),
+    "matched": partial(Steepest, lr=0.01, norm=Frobenius(), momentum=EMA(0.9), step=RMSMatched(0.2)),
+    "columns": partial(
+        Steepest, lr=0.01, norm=ColNorm(), preconditioner=Equilibration(2, axis="rows"), step=UnitLMO()
+    ),
+    "dual rows": partial(Steepest, lr=0.01, norm=RowNorm(), preconditioner=Equilibration(2, axis="columns")),
+}
+
+
+def _follow(names, mesh, placements, shapes):
+    return {name: parity.follow(VARIANTS[name], mesh, placements, shapes, steps=5) for name in names}
+
+
+@pytest.mark.parametrize(
+    "mesh", [((4,), (Shard(0),)), ((2, 2), (Replicate(), Shard(0))), ((2, 2), (Shard(0), Shard(1)))], ids=str
+)
+def test_same_as_on_one_process(mesh) -> None:
+    for rank in run(4, _follow, list(VARIANTS), *mesh, MATRICES):
+        for name, found in rank.items():
+            assert found["weights"] <= 1e-10, name
+            assert found["state"] <= 1e-10, name
+
+
+def _stacks(mesh, placements):
+    makers = {
+        "ANDI": partial(ANDI, lr=0.02, threshold=2),
+        "SignSGD": partial(SignSGD, lr=0.02),
+        "Muon": partial(Muon, lr=0.02),
+        "MuAdam": partial(MuAdam, lr=0.02),
+        "ClippedScion": partial(ClippedScion, lr=0.02, rho=40.0),
+    }
+    if isinstance(placements[0], Shard) and placements[0].dim:
+        del makers["Muon"], makers["MuAdam"], makers["ClippedScion"]
+    return {
+        name: parity.follow(partial(_batched, make), mesh, placements, STACKS, steps=5)["weights"]
+        for name, make in makers.items()
+    }
+
+
+def _batched(make, params):
+    return make([{"params": params, "batch_dims": 1}])
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_stacks_of_matrices(dim) -> None:
+    """Cut along the stack, every matrix is whole on its rank: any rule runs there."""
+    for rank in run(4, _stacks, (4,), (Shard(dim),)):
+        assert all(found <= 1e-10 for found in rank.values()), rank
+
+
+def _copies():
+    return {
+        name: parity.follow(name, (4,), (Replicate(),), steps=6)["weights"]
+        for name in ("Muon", "SOAP", "ANDI")
+    }
+
+
+def test_copies_need_no_owner() -> None:
+    for rank in run(4, _copies):
+        assert all(found <= 1e-10 for found in rank.values()), rank
+
+
+LOW = {
+    "float32": (torch.float32, {}, 1e-5),
+    "bfloat16": (torch.bfloat16, {}, 2e-2),
+    "kahan": (torch.bfloat16, {"rounding": "kahan"}, 2e-2),
+    "narrow momentum": (torch.float32, {"momentum_dtype": torch.bfloat16}, 2e-2),
+}
+
+
+def _low(case):
+    dtype, options, _ = LOW[case]
+    return {
+        name: parity.follow(name, (2,), (Shard(0),), MATRICES, steps=5, dtype=dtype, **options)["weights"]
+        for name in ("ANDI", "AdamW", "NormalizedSGD")
+    }
+
+
+@pytest.mark.parametrize("case", LOW)
+def test_low_precision(case) -> None:
+    for rank in run(2, _low, case):
+        assert all(found <= LOW[case][2] for found in rank.values()), rank
