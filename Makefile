@@ -23,8 +23,14 @@ blocks: $(READY)
 examples: $(READY)
 	for example in examples/*.py; do echo "$$example"; $(BIN)/python $$example || exit 1; done
 
+# Everything, about an hour on two cores; an interrupted call goes on. ARGS="--fresh" starts anew.
 bench: $(READY)
-	$(BIN)/python benchmarks/step_time.py $(ARGS)
+	$(BIN)/steepest bench --full --seconds 120 --device cpu --out docs/assets/benchmarks_cpu.json \
+		--page docs/benchmarks.md $(ARGS)
+	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		$(BIN)/steepest bench --full --seconds 120 --device cuda --out docs/assets/benchmarks_cuda.json \
+			--page docs/benchmarks.md $(ARGS); \
+	fi
 
 # The pages of the methods and the README's table, from docstrings and recipes.
 docs: $(READY)

@@ -47,7 +47,7 @@ def test_the_reference_is_always_there_and_first() -> None:
     grouped = families(select(["muon", "SOAP"], ["torch"])[0])
     assert {family: [row.name for row in members] for family, members in grouped.items()} == {
         "spectral": [REFERENCE, "steepest Muon", "torch Muon"],
-        "kronecker": [REFERENCE, "steepest SOAP"],
+        "soap": [REFERENCE, "steepest SOAP"],
     }
 
 

@@ -128,3 +128,18 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, text: str) 
     path.write_text(text)
     with pytest.raises(BenchError, match=r"other\.json does not hold results"):
         files.read(path)
+
+
+def test_a_panel_in_which_nothing_could_be_measured_is_told_in_words() -> None:
+    failed = {
+        "name": "steepest SPlus",
+        "library": "steepest",
+        "method": "SPlus",
+        "cycle": 10,
+        "error": "left out",
+    }
+    alone = panel(FUSED, failed | {"note": ""}, family="splus")
+    assert panel_table(alone).rows == ()
+    text = markdown(results(alone))
+    assert "**splus**\n\n- steepest SPlus: left out." in text
+    assert "| torch AdamW fused" not in text

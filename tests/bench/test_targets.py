@@ -33,14 +33,14 @@ def test_kronecker_methods_are_held_against_their_fastest_peer() -> None:
         row("heavyball SOAP", [9.0] * 4, cycle=2),
         row("pytorch-optimizer SOAP", [2.0, 6.0] * 2, cycle=2),
     ]
-    told = judged(results(panel(*rows, family="kronecker")))
+    told = judged(results(panel(*rows, family="soap")))
     target = "steepest SOAP ≤ 0.5 × the fastest peer with the same rule, gpt"
     assert told[target] == ("0.50 (0.50–0.50), pytorch-optimizer SOAP", MET)
 
 
 def test_the_slowest_first_step_counts_and_eigensolvers_do_not() -> None:
     plain = panel(row("steepest ANDI", [1.0], first_ms=501.0), row("steepest Adam", [1.0], first_ms=1101.0))
-    solver = panel(row("steepest SOAP", [1.0], first_ms=9e9), family="kronecker")
+    solver = panel(row("steepest SOAP", [1.0], first_ms=9e9), family="soap")
     words, verdict = next(found for name, found in judged(results(plain, solver)).items() if "First" in name)
     assert words == "1.10 s, steepest Adam, the slowest of 2"
     assert verdict == MISSED
@@ -57,7 +57,7 @@ def test_import_and_orthogonality_come_from_their_measurements() -> None:
 
 
 def test_cuda_has_targets_of_its_own() -> None:
-    rows = [row(FUSED, [1.0]), row("steepest ANDI", [0.7]), row("steepest ANDI unchecked", [0.02])]
+    rows = [row(FUSED, [1.0]), row("steepest ANDI", [0.7]), row("steepest ANDI unchecked", [0.0199])]
     told = judged(results(panel(*rows), device="cuda", copy_bytes_per_second=1.25e12))
     assert told[f"steepest ANDI ≤ 0.75 × {FUSED}, gpt"][1] == MET
     # 20 bytes for each of a million parameters at 1.25 TB/s are 0.016 ms

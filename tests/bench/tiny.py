@@ -25,9 +25,7 @@ def row(name: str, times: list[float], **more: Any) -> dict[str, Any]:
     return told | more
 
 
-def panel(
-    *rows: dict[str, Any], set: str = "gpt", family: str = "elementwise", **more: Any
-) -> dict[str, Any]:
+def panel(*rows: dict[str, Any], set: str = "gpt", **more: Any) -> dict[str, Any]:
     told = {
         "set": set,
         "title": f"Set {set}",

@@ -35,8 +35,14 @@ FAMILIES = {
         "SignSGD",
     ),
     "spectral": ("Muon", "MuAdam", "MuAdamSANIA", "Scion", "ClippedScion"),
-    "kronecker": ("SOAP", "Shampoo", "OneSidedShampoo", "KLShampoo", "KLSOAP", "SPlus"),
+    "soap": ("SOAP",),
+    "shampoo": ("Shampoo", "OneSidedShampoo"),
+    "kl": ("KLShampoo", "KLSOAP"),
+    "splus": ("SPlus",),
 }
+"""Methods by table: what is compared is in one, and what is in one fits into memory together."""
+KRONECKER = ("soap", "shampoo", "kl", "splus")
+"""Families with eigensolvers and a refresh every so many steps."""
 LEFT_OUT = {
     "KFAC": "it is built from a model's layers, not from a list of tensors",
     "Steepest": "it is whatever its arguments say",
@@ -57,7 +63,7 @@ REFRESH = 10
 LONGEST_SIDE = 2048
 """A longer side is not preconditioned by Kronecker methods that have such a limit."""
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    **{name: {"precondition_frequency": REFRESH} for name in FAMILIES["kronecker"]},
+    **{name: {"precondition_frequency": REFRESH} for family in KRONECKER for name in FAMILIES[family]},
     "ClippedScion": {"rho": 1.0},
 }
 RATE = 1e-4

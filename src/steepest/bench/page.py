@@ -33,7 +33,8 @@ def markdown(results: dict[str, Any], figures: Mapping[str, str] | None = None) 
             parts.append(f"### {panel['title']}")
             last = panel["set"]
         table = panel_table(panel)
-        parts.append(Table(table.caption.rpartition("; ")[2], table.titles, table.rows).markdown())
+        caption = table.caption.rpartition("; ")[2]
+        parts.append(Table(caption, table.titles, table.rows).markdown() if table.rows else f"**{caption}**")
         parts += ["\n".join(f"- {line}" for line in remarks(panel))]
     grown = results.get("scaling", {})
     for name, title, table in (

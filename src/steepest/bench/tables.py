@@ -44,6 +44,8 @@ def panel_table(panel: dict[str, Any]) -> Table:
     ratio to the fastest peer with the same rule.
     """
     rows = sorted(measured(panel), key=lambda row: step_ms(row).middle)
+    if len(rows) == 1 < len(panel["rows"]):
+        rows = []  # the reference beside nothing
     by_name = {row["name"]: row for row in rows}
     scheduled = any(row["cycle"] > 1 for row in rows)
     matched = any(row["library"] == "steepest" and fastest_peer(row, rows) for row in rows)
@@ -67,7 +69,7 @@ def panel_table(panel: dict[str, Any]) -> Table:
         ]
         lines.append(tuple(line))
     counted = max((len(row["times_ms"]) for row in rows), default=0)
-    caption = f"{panel['title']}; {panel['family']}, {counted} rounds"
+    caption = f"{panel['title']}; {panel['family']}" + (f", {counted} rounds" if counted else "")
     if not panel["complete"]:
         caption += ", stopped early"
     return Table(caption, tuple(titles), tuple(lines))

@@ -56,7 +56,11 @@ def bench(
         int | None, typer.Option(help="Rounds of each table. Default: what fits into --seconds.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="Time for each set's rounds; at least 5 are taken, in whole refresh cycles.")
+        float,
+        typer.Option(
+            help="Time for each set's rounds, shared by its tables, each of at least 5 rounds and in whole "
+            "refresh cycles."
+        ),
     ] = 20.0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch. Default: its own.")] = None,
@@ -169,6 +173,9 @@ def _print(screen: Console, table: Table) -> None:
         box=box.SIMPLE_HEAD if screen.is_terminal else None,
         pad_edge=False,
     )
+    if not table.rows:
+        screen.print(Text(table.caption, style="bold"))
+        return
     for i, title in enumerate(table.titles):
         shown.add_column(title, justify="left" if i < table.words else "right")
     for row in table.rows:
