@@ -41,6 +41,7 @@ from steepest.preconditioners import (
     Preconditioner,
 )
 from steepest.preconditioners.kfac import KFACPreconditioner
+from steepest.rates import lr_range_test, suggest_lr
 from steepest.routing import ParamGroups, param_groups
 from steepest.rule import Rule
 from steepest.steps import (
@@ -112,8 +113,10 @@ __all__ = [
     "__version__",
     "cautious",
     "hyperball",
+    "lr_range_test",
     "operator_norm",
     "param_groups",
     "recipes",
     "scion_init_",
+    "suggest_lr",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.roles import ROLES
 from steepest.rounding import ROUNDINGS
 
 Check = Callable[[str, Any], None]
@@ -115,6 +116,7 @@ CHECKS: dict[str, Check] = {
     "ema": number(0, 1),
     "averaged": one_of(True, False),
     "batch_dims": integer(0),
+    "role": one_of(*ROLES),
     "rule": one_of("matrix", "aux"),
 }
 """What each name may hold, wherever it appears; the parts of a rule check their own structural choices."""

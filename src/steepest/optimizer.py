@@ -23,6 +23,7 @@ from steepest.groups import Member, describe, is_matrix, split
 from steepest.hypers import Check, reject_misspelt, reject_unknown, validate
 from steepest.kernels import fused_kernel
 from steepest.part import Part
+from steepest.roles import AUXILIARY
 from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.screening import check_kind, check_whole, passes
@@ -34,7 +35,7 @@ ENGINE_KEYS = {
     "rounding": "nearest",
     "momentum_dtype": None,
 }
-GROUP_KEYS = ("batch_dims", "rule")
+GROUP_KEYS = ("batch_dims", "role", "rule")
 
 
 class RuleOptimizer(Optimizer):
@@ -94,6 +95,8 @@ class RuleOptimizer(Optimizer):
         if "params" not in param_group:
             raise ValueError(f"param_group must hold 'params', got {', '.join(map(repr, param_group))}")
         group = self._prepared(param_group)
+        if self.hybrid and group.get("role") in AUXILIARY:
+            group.setdefault("rule", "aux")
         validate(group, None if group.get("rule") == "aux" else self.checks)
         rule = self._rule({**self.defaults, **group})
         keys = dict.fromkeys([*self.defaults, *(() if "betas" in self.defaults else rule.hypers())])
