@@ -7,6 +7,7 @@ names; stacks are views of it, or copied and written back.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ WHOLE_MOVE = {"lr": 1.0}
 """The numbers of a direction that is the move itself, decay included."""
 SMALL = 2**14
 """Up to this many entries, calling an operation costs more than copying what it works on."""
+CACHED = 2**17
+"""Entries for each thread of a CPU beyond which copying a stack and its state costs more than it gains."""
 
 
 @dataclass
@@ -90,8 +93,11 @@ def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: St
             own.update(initial_state(kind.rule, param, group))
         bucket = kind.bucket
         if bucket is None:
-            key = (*alike, _host_count(own)) if kind.stacks else id(param)
+            key = (*alike, _host_count(own)) if kind.most > 1 else id(param)
             bucket = buckets.get(key)
+            if bucket is not None and len(bucket.params) == kind.most:
+                buckets[(key, len(buckets))] = buckets.pop(key)
+                bucket = None
             if bucket is None:
                 bucket = buckets[key] = Bucket(group, kind.rule, None)
         bucket.params.append(param)
@@ -106,7 +112,8 @@ class _Kind(NamedTuple):
     """What parameters alike have in common: a bucket, if a kernel takes them all."""
 
     rule: Rule
-    stacks: bool
+    most: int
+    """How many of them make a stack."""
     bucket: Bucket | None
 
 
@@ -114,16 +121,19 @@ def _kind(group: dict[str, Any], param: Tensor, rule: Rule, buckets: dict[Any, B
     rule = rule.for_shape(param.shape[group.get("batch_dims", 0) :])
     kernel = None if group["fused"] is False else fused_kernel(rule, param, group)
     if kernel is None:
-        return _Kind(rule, _stacks(rule, param), None)
+        return _Kind(rule, _most(rule, param), None)
     key = (id(group), kernel, param.dtype, param.device)
-    return _Kind(rule, False, buckets.setdefault(key, Bucket(group, rule, kernel)))
+    return _Kind(rule, 1, buckets.setdefault(key, Bucket(group, rule, kernel)))
 
 
-def _stacks(rule: Rule, param: Tensor) -> bool:
-    """Return whether parameters like this one are cheaper in one stack."""
+def _most(rule: Rule, param: Tensor) -> int:
+    """Return how many parameters like this one are cheapest in one stack."""
     if param.device.type == "cpu" and param.numel() > SMALL:
-        return rule.norm.batches  # factors of preconditioners are larger than the gain
-    return rule.batches or (param.numel() <= SMALL and type(param) in (Parameter, Tensor))
+        # Stacks of large factors of preconditioners are copied at a loss; matrix products gain from a stack
+        # while there is one for each thread.
+        return max(1, CACHED * torch.get_num_threads() // param.numel()) if rule.norm.batches else 1
+    alike = rule.batches or (param.numel() <= SMALL and type(param) in (Parameter, Tensor))
+    return sys.maxsize if alike else 1
 
 
 def advance(bucket: Bucket) -> Iterator[Move]:
