@@ -74,6 +74,11 @@ def integer(low: int | None = None) -> Check:
     return check
 
 
+def _sizes(name: str, value: Any) -> None:
+    if not isinstance(value, tuple | list) or not all(type(size) is int and size > 0 for size in value):
+        raise TypeError(f"{name} must be a list of integers >= 1, got {value!r}")
+
+
 def one_of(*choices: Any) -> Check:
     """Accept one of a few values."""
 
@@ -118,6 +123,8 @@ CHECKS: dict[str, Check] = {
     "batch_dims": integer(0),
     "role": one_of(*ROLES),
     "rule": one_of("matrix", "aux"),
+    "split_sizes": optional(_sizes),
+    "split_dim": one_of(0, 1),
 }
 """What each name may hold, wherever it appears; the parts of a rule check their own structural choices."""
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import Optimizer
 
-from steepest import checkpoint, stepping
+from steepest import checkpoint, pieces, stepping
 from steepest.auxiliary import ADAMW, aux_options
 from steepest.groups import Member, describe, is_matrix, split
 from steepest.hypers import Check, reject_misspelt, reject_unknown, validate
@@ -35,7 +35,7 @@ ENGINE_KEYS = {
     "rounding": "nearest",
     "momentum_dtype": None,
 }
-GROUP_KEYS = ("batch_dims", "role", "rule")
+GROUP_KEYS = ("batch_dims", "role", "rule", "split_dim", "split_sizes")
 
 
 class RuleOptimizer(Optimizer):
@@ -136,6 +136,7 @@ class RuleOptimizer(Optimizer):
             shaped = rule.for_shape(param.shape[group.get("batch_dims", 0) :])
             if shaped.matrix_only and not is_matrix(param, group.get("batch_dims", 0)):
                 raise ValueError(f"{shaped.norm!r} needs matrices, got {describe(group, i)}")
+            pieces.check(group, i, rule)
             if group["rounding"] == "stochastic" and param.dtype == torch.float16:
                 raise ValueError(
                     f"rounding must be 'nearest' or 'kahan' for torch.float16, got 'stochastic' for "
@@ -172,6 +173,7 @@ class RuleOptimizer(Optimizer):
             from steepest.distributed.settings import settings_of
             from steepest.distributed.step import take_step
 
+            pieces.refuse(self.param_groups)
             take_step(self.param_groups, members, rules, self.state, loss, settings_of(self))
         elif passes(members):
             stepping.take_step(members, rules, self.state, loss)

@@ -21,6 +21,7 @@ from steepest.apply import apply_, pairing
 from steepest.groups import Member
 from steepest.hypers import resolve
 from steepest.kernels import Kernel, fused_kernel
+from steepest.pieces import in_pieces
 from steepest.rounding import Weight, compute_dtype, weight_of
 from steepest.rule import Rule
 from steepest.staggering import slots
@@ -71,6 +72,7 @@ def take_step(members: Iterable[Member], rules: Mapping[int, Rule], state: State
 
     ``loss`` is the closure's, for steps that depend on it.
     """
+    members, state = in_pieces(members, rules, state)
     waiting = [move for bucket in form_buckets(members, rules, state) for move in advance(bucket)]
     move_together(waiting, loss)
 

@@ -224,6 +224,8 @@ class KFAC(RuleOptimizer):
         own = [entry for entry in group["params"] if id(tensor_of(entry)) in mine]
         if own and group.get("batch_dims", 0):
             raise ValueError(f"batch_dims must be 0 for K-FAC layers, got {group['batch_dims']!r}")
+        if own and group.get("split_sizes"):
+            raise ValueError(f"split_sizes must be None for K-FAC layers, got {group['split_sizes']!r}")
         if others and group.get("rule") == "matrix":
             raise ValueError(
                 f"rule='matrix' needs parameters of K-FAC layers, got one of shape "
