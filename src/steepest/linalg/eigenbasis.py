@@ -92,7 +92,7 @@ def refresh_basis(a: Tensor, q: Tensor, *, sort: bool = False) -> Refreshed:
     order = torch.arange(a.shape[-1], device=a.device).expand(a.shape[:-1])
     if a.numel() == 0:
         return Refreshed(q, order, torch.zeros(a.shape[:-2], dtype=torch.bool, device=a.device))
-    image = (a / power_of_two(a)) @ q
+    image = _product(a / power_of_two(a), q)
     by_size = order
     if sort:
         by_size = (q * image).sum(-2).argsort(dim=-1, descending=True, stable=True)
@@ -102,3 +102,8 @@ def refresh_basis(a: Tensor, q: Tensor, *, sort: bool = False) -> Refreshed:
     unchanged = kept | (largest_entry(a)[..., 0, 0] == 0)
     value = torch.where(unchanged[..., None, None], q, new)
     return Refreshed(value, torch.where(unchanged[..., None], order, by_size), kept)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``a @ b`` for stacks; a single pair goes to the faster product of two matrices."""
+    return torch.mm(a[0], b[0])[None] if a.ndim == 3 and len(a) == 1 else a @ b

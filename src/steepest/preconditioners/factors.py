@@ -2,7 +2,7 @@
 
 The squares of float32 entries overflow beyond 1e19 and vanish below 1e-23. A factor is therefore kept in
 units of its own: what is meant is ``factor * unit^2`` with ``unit`` a power of two, so that rescaling is
-exact.
+exact; 1 for gradients of ordinary size.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch import Tensor
 from steepest.linalg.products import symmetric_multiply_add
 from steepest.linalg.scaling import power_of_two
 
-_FADED, _SHRINK = 2.0**-32, 2.0**-16
-_MODERATE = 2.0**-30, 2.0**30
-"""Units between which products of entries neither overflow nor vanish without being divided first."""
+_MODERATE = 2.0**-20, 2.0**20
+"""Gradients whose largest entry lies between these are used as they are: their statistic has the unit 1."""
+_FADED, _SHRINK = 2.0**-44, 2.0**-32
+"""A statistic this small has its unit lowered by this much, which leads out of the moderate range."""
 _LARGE = 128
 """From this side on, matrices of a stack on the CPU are multiplied one at a time."""
 
@@ -37,35 +38,26 @@ def accumulate_(
     """
     if not x.numel():
         return
-    size = power_of_two(x) if size is None else size
-    if readable(x) and (len(x) == 1 or x.shape[-2] >= _LARGE):
-        new = torch.maximum(unit, size)
-        if bool(((new > _MODERATE[0]) & (new < _MODERATE[1])).all()):
-            for a, u, v, one in zip(factor, unit.flatten().tolist(), new.flatten().tolist(), x, strict=True):
-                beta, alpha = float(keep) * (u / v) ** 2, float(weight) / v**2
-                symmetric_multiply_add(a, one, one.mT, a, beta=beta, alpha=alpha)
-            unit.copy_(new)
-            _leave_sum_(factor, unit)
-            return
     x = enter_(factor, unit, x, size)
     if isinstance(keep, Tensor) or isinstance(weight, Tensor):
         factor.mul_(keep).add_((x @ x.mT) * weight)
+    elif readable(x) and (len(x) == 1 or x.shape[-2] >= _LARGE):
+        for a, one in zip(factor, x, strict=True):
+            symmetric_multiply_add(a, one, one.mT, a, beta=keep, alpha=weight)
     else:
         factor.baddbmm_(x, x.mT, beta=keep, alpha=weight)
-    _leave_sum_(factor, unit)
-
-
-def _leave_sum_(factor: Tensor, unit: Tensor) -> None:
     # No entry of a positive semi-definite matrix is larger than the largest on its diagonal.
     leave_(factor, unit, factor.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None])
 
 
 def enter_(statistic: Tensor, unit: Tensor, x: Tensor, size: Tensor | None = None) -> Tensor:
-    """Return ``x`` in the unit of its statistic, after raising that until no entry exceeds two."""
+    """Return ``x`` in the unit of its statistic, which is changed first where ``x`` has outgrown it."""
     new = torch.maximum(unit, power_of_two(x) if size is None else size)
-    statistic.mul_((unit / new).square())
-    unit.copy_(new)
-    return x / new
+    new = torch.where((new >= _MODERATE[0]) & (new <= _MODERATE[1]), 1.0, new).to(unit.dtype)
+    if not readable(x) or not torch.equal(new, unit):
+        statistic.mul_((unit / new).square())
+        unit.copy_(new)
+    return x if plain(x, new) else x / new
 
 
 def leave_(statistic: Tensor, unit: Tensor, largest: Tensor) -> None:
@@ -76,6 +68,11 @@ def leave_(statistic: Tensor, unit: Tensor, largest: Tensor) -> None:
     shrink = torch.where(faded, _SHRINK, 1.0).to(unit.dtype)
     statistic.div_(shrink.square())
     unit.mul_(shrink)
+
+
+def plain(x: Tensor, unit: Tensor) -> bool:
+    """Return whether all units are known to be 1, where knowing it costs nothing."""
+    return readable(x) and bool((unit == 1).all())
 
 
 def readable(x: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steepest.preconditioners.base import Coordinates
 from steepest.preconditioners.diagonal import Diagonal, Scaling
-from steepest.preconditioners.factors import enter_, leave_
+from steepest.preconditioners.factors import enter_, leave_, plain
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class ScaledDiagonal(Diagonal):
             return super().prepare(grad, state, hypers)
         v, unit, eps = state[self._buffer], state["unit"], hypers["eps"]
         grad = enter_(v, unit, grad)
+        if plain(grad, unit):
+            coordinates = super().prepare(grad, state, hypers)
+            leave_(v, unit, v.amax((-2, -1), keepdim=True))
+            return coordinates
         size = unit ** (2 * self.power)
         if isinstance(eps, Tensor) or eps != 0:
             eps = eps / (unit**2 if self.eps_placement == "inside" else size)
