@@ -166,7 +166,7 @@ def advance(bucket: Bucket) -> Iterator[Move]:
         weights = [one.read(param) for one, param in zip(stored, params, strict=True)]
         hypers["weight"] = as_stack(gather(weights), batch_dims + 1)
     update = rule.update(_gradients(bucket, hypers), stacked, hypers)
-    copied = stacked if len(params) > 1 else {name: stacked[name] for name in narrow}
+    copied = {name: x for name, x in stacked.items() if name in narrow or (len(params) > 1 and _changed(x))}
     scatter(copied, states, stochastic=group.get("rounding") == "stochastic")
     if update is None:
         return
@@ -180,6 +180,11 @@ def advance(bucket: Bucket) -> Iterator[Move]:
         apply_(param, direction, WHOLE_MOVE if update.final else hypers, rule, batch_dims, one)
         if rule.average:
             averaging.update_(param, own, hypers)
+
+
+def _changed(stack: Tensor) -> bool:
+    """Return whether a copy may have been written to since it was made."""
+    return stack.is_inference() or stack._version > 0
 
 
 def move_together(moves: list[Move], loss: Any) -> None:
