@@ -1,11 +1,9 @@
-"""The public surface: names, documentation, examples, and what importing costs."""
+"""The public surface: names, documentation, examples."""
 
 import doctest
 import importlib
 import inspect
 import pkgutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,6 @@ from toys import MAKERS
 ROOT = Path(steepest.__file__).parent
 CLASSES = {name: value for name in steepest.__all__ if inspect.isclass(value := getattr(steepest, name))}
 OPTIMIZERS = {name: value for name, value in CLASSES.items() if issubclass(value, torch.optim.Optimizer)}
-EXTRAS = ("rich", "typer", "click", "sklearn", "scipy", "matplotlib", "pandas", "optuna")
 
 
 def test_names_are_there():
@@ -78,7 +75,7 @@ def modules_with_examples() -> list[str]:
     for info in pkgutil.walk_packages([str(ROOT)], "steepest."):
         path = ROOT.joinpath(*info.name.split(".")[1:])
         source = path / "__init__.py" if info.ispkg else path.with_suffix(".py")
-        if ">>>" in source.read_text(encoding="utf-8"):
+        if source.exists() and ">>>" in source.read_text(encoding="utf-8"):
             found.append(info.name)
     return found
 
@@ -90,19 +87,3 @@ def test_examples_run(module, monkeypatch, tmp_path):
     result = doctest.testmod(importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0
     assert result.failed == 0
-
-
-def test_importing_is_light():
-    """No extra, and nothing beyond what torch itself brings, is loaded by the library."""
-    code = f"""
-import sys, torch
-before = set(sys.modules)
-import steepest
-loaded = {{name.split(".")[0] for name in set(sys.modules) - before}}
-print(sorted((loaded - set(sys.stdlib_module_names)) - {{"steepest"}}))
-print([name for name in {EXTRAS} if name in sys.modules])
-print(sorted(name for name in sys.modules if name.startswith(("steepest.race", "steepest.cli"))))
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines() == ["[]", "[]", "[]"]
-    assert result.stderr == ""

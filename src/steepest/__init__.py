@@ -1,14 +1,15 @@
 """Optimizers as steepest descent in a preconditioned norm."""
 
+import importlib
+import typing
+
 from steepest import recipes
 from steepest._version import __version__
 from steepest.momentum import EMA, HeavyBall, Momentum, NoMomentum
-from steepest.monitoring import Monitor
 from steepest.norms import ColNorm, Frobenius, Max, Norm, RowNorm, Spectral
 from steepest.operator_norms import operator_norm
 from steepest.optimizers import (
     ANDI,
-    KFAC,
     KLSOAP,
     MADGRAD,
     SOAP,
@@ -40,9 +41,6 @@ from steepest.preconditioners import (
     Kronecker,
     Preconditioner,
 )
-from steepest.preconditioners.kfac import KFACPreconditioner
-from steepest.rates import lr_range_test, suggest_lr
-from steepest.routing import ParamGroups, param_groups
 from steepest.rule import Rule
 from steepest.steps import (
     Clipped,
@@ -56,6 +54,38 @@ from steepest.steps import (
     UnitLMO,
 )
 from steepest.wrappers import cautious, hyperball
+
+if typing.TYPE_CHECKING:
+    from steepest.monitoring import Monitor
+    from steepest.optimizers.kfac import KFAC
+    from steepest.preconditioners.kfac import KFACPreconditioner
+    from steepest.rates import lr_range_test, suggest_lr
+    from steepest.routing import ParamGroups, param_groups
+
+_LATER = {
+    "KFAC": "steepest.optimizers.kfac",
+    "KFACPreconditioner": "steepest.preconditioners.kfac",
+    "Monitor": "steepest.monitoring",
+    "ParamGroups": "steepest.routing",
+    "lr_range_test": "steepest.rates",
+    "param_groups": "steepest.routing",
+    "suggest_lr": "steepest.rates",
+}
+"""Names that most processes never use, and where they are imported from when one does."""
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Import a name of ``_LATER`` when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return all names, those not yet imported too."""
+    return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "ANDI",

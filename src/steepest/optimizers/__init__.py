@@ -1,9 +1,11 @@
-"""Named methods: each is a recipe on the engine, with a signature users know."""
+"""Named methods: each is a recipe on the engine, with a signature users know.
+
+KFAC is in ``steepest.optimizers.kfac``, with the hooks that only it needs.
+"""
 
 from steepest.optimizers.adagrad import Adagrad
 from steepest.optimizers.adam import Adam, AdamW
 from steepest.optimizers.andi import ANDI
-from steepest.optimizers.kfac import KFAC
 from steepest.optimizers.kl import KLSOAP, KLShampoo
 from steepest.optimizers.madgrad import MADGRAD
 from steepest.optimizers.muadam import MuAdam, MuAdamSANIA
@@ -18,7 +20,6 @@ from steepest.optimizers.steepest import Steepest
 
 __all__ = [
     "ANDI",
-    "KFAC",
     "KLSOAP",
     "MADGRAD",
     "SOAP",
