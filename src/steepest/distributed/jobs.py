@@ -136,6 +136,8 @@ class WholeJob(Job):
         hypers = first.hypers
         if isinstance(hypers.get("step"), Tensor):  # one for each matrix of this rank's part
             hypers = {**hypers, "step": first.state["step"].to(hypers["step"].dtype).reshape(1, 1, 1)}
+        if "slots" in hypers:
+            hypers = {**hypers, "slots": sum((job.shard.hypers["slots"] for job in jobs), ())}
         update = rule.update(self._stacked(inputs), stacked, hypers)
         copied = stacked if len(states) > 1 else {name: stacked[name] for name in narrow}
         scatter(copied, states, stochastic=group.get("rounding") == "stochastic")

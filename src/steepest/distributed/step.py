@@ -26,6 +26,7 @@ from steepest.hypers import resolve
 from steepest.rounding import compute_dtype, weight_of
 from steepest.rule import Rule
 from steepest.screening import passes
+from steepest.staggering import slots
 from steepest.stepping import Move
 
 
@@ -105,6 +106,7 @@ class _Work:
     places: dict[int, Place] = field(default_factory=dict)
     idle: list[Move] = field(default_factory=list)
     hypers: dict[tuple[int, Place], dict[str, Any]] = field(default_factory=dict)
+    slots: dict[int, dict[int, int]] = field(default_factory=dict)
 
     def add(self, member: Member, weight: Tensor, place: Place, own: dict[str, Any]) -> None:
         """Take a part whose rule needs no other rank."""
@@ -148,12 +150,21 @@ class _Work:
         if rule.needs_step:
             repeats = weight.shape[: layout.batch_dims].numel()
             hypers = {**hypers, "step": stepping.step_count([own], repeats)}
+        if rule.preconditioner.staggered > 1:
+            hypers = {**hypers, "slots": (self._slot(member),) * layout.shape[: layout.batch_dims].numel()}
         grad = _gradient(member).to(compute_dtype(weight))
         if group["maximize"]:
             grad = -grad
         if rule.decay == "l2" and hypers.get("weight_decay", 0.0) != 0.0:
             grad = grad + hypers["weight_decay"] * weight.to(grad.dtype)
         return Shard(group, member.index, member.param, layout, rule, hypers, weight, grad, own)
+
+    def _slot(self, member: Member) -> int:
+        """Return at which step of a cycle a parameter refreshes, as on one process."""
+        key = id(member.group)
+        if key not in self.slots:
+            self.slots[key] = slots(member.group, self.rules[key])
+        return self.slots[key][id(member.param)]
 
     def _resolved(self, member: Member, place: Place) -> dict[str, Any]:
         """Return the numbers of a group for one shape, read once a step."""
