@@ -10,7 +10,7 @@ import typer
 
 from steepest._resolve import TargetError
 from steepest._version import __version__
-from steepest.cli import benching, catalogue, checking, racing
+from steepest.cli import benching, catalogue, checking, racing, rating
 from steepest.cli.racing import INTERRUPTED
 from steepest.cli.terminal import UsageError
 from steepest.race.records import RaceError
@@ -33,6 +33,8 @@ app.command("show")(catalogue.show)
 app.command("check")(checking.check)
 app.command("invariance")(checking.invariance)
 app.command("bench")(benching.bench)
+app.command("suggest-lr")(rating.suggest)
+app.command("lr-range-test")(rating.range_test)
 
 
 def run(arguments: list[str]) -> int:
