@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steepest.numeric import length
-from steepest.rounding import NEAREST, Weight
+from steepest.rounding import NEAREST, Weight, compute_dtype
 from steepest.rule import Rule
 from steepest.views import as_stack
 
@@ -41,6 +41,33 @@ def apply_(
         if rule.decay == "after":
             _scale(weight, kept)
     stored.write(param, weight)
+
+
+def apply_all_(
+    params: list[Tensor],
+    directions: tuple[Tensor, ...],
+    hypers: Mapping[str, Any],
+    rule: Rule,
+    batch_dims: int,
+    stored: Sequence[Weight],
+) -> None:
+    """Do what :func:`apply_` does to each of several parameters that are alike, bit for bit.
+
+    In few calls where lr and decay are numbers and weights are moved as they are.
+    """
+    lr, decay = hypers["lr"], hypers.get("weight_decay", 0.0)
+    simple = rule.constraint is None and rule.decay in ("decoupled", "after", "l2")
+    as_it_is = params[0].dtype == compute_dtype(params[0]) and all(one is NEAREST for one in stored)
+    if isinstance(lr, Tensor) or isinstance(decay, Tensor) or not (simple and as_it_is and len(params) > 1):
+        for param, direction, one in zip(params, directions, stored, strict=True):
+            apply_(param, direction, hypers, rule, batch_dims, one)
+        return
+    kept = 1.0 if rule.decay == "l2" else 1 - lr * decay
+    if kept != 1.0 and rule.decay != "after":
+        torch._foreach_mul_(params, kept)
+    torch._foreach_add_(params, directions, alpha=-lr)
+    if kept != 1.0 and rule.decay == "after":
+        torch._foreach_mul_(params, kept)
 
 
 def pairing(param: Tensor, direction: Tensor, momentum: Tensor, rule: Rule) -> Tensor:

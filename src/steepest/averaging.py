@@ -7,9 +7,10 @@ the weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +19,20 @@ def update_(param: Tensor, state: MutableMapping[str, Tensor], hypers: Mapping[s
     average, ema = state["average"], hypers["ema"]
     share = (1 - ema) / (1 - ema ** hypers["step"])
     average.add_((param.to(average.dtype) - average) * share)
+
+
+def update_all_(
+    params: list[Tensor], states: Sequence[MutableMapping[str, Tensor]], hypers: Mapping[str, Any]
+) -> None:
+    """Do what :func:`update_` does to each of several parameters that are alike, bit for bit."""
+    ema, averages = hypers["ema"], [own["average"] for own in states]
+    if len(params) == 1 or isinstance(ema, Tensor) or params[0].dtype != averages[0].dtype:
+        for param, own in zip(params, states, strict=True):
+            update_(param, own, hypers)
+        return
+    shares = torch._foreach_sub(params, averages)
+    torch._foreach_mul_(shares, (1 - ema) / (1 - ema ** hypers["step"]))
+    torch._foreach_add_(averages, shares)
 
 
 def exchange_(param: Tensor, state: MutableMapping[str, Tensor]) -> None:

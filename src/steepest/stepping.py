@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from steepest import averaging
-from steepest.apply import apply_, pairing
+from steepest.apply import apply_, apply_all_, pairing
 from steepest.groups import Member
 from steepest.hypers import resolve
 from steepest.kernels import Kernel, fused_kernel
@@ -176,10 +176,9 @@ def advance(bucket: Bucket) -> Iterator[Move]:
         for param, direction, m, one in zip(params, directions, momenta, stored, strict=True):
             yield Move(param, rule, hypers, direction, m, one)
         return
-    for param, own, direction, one in zip(params, states, directions, stored, strict=True):
-        apply_(param, direction, WHOLE_MOVE if update.final else hypers, rule, batch_dims, one)
-        if rule.average:
-            averaging.update_(param, own, hypers)
+    apply_all_(params, directions, WHOLE_MOVE if update.final else hypers, rule, batch_dims, stored)
+    if rule.average:
+        averaging.update_all_(params, states, hypers)
 
 
 def _changed(stack: Tensor) -> bool:
