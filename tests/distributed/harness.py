@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from multiprocessing.connection import Client, Connection, Listener, wait
 from pathlib import Path
@@ -91,8 +91,12 @@ def _close() -> None:
     shutil.rmtree(_pool.directory, ignore_errors=True)
 
 
-def run(world: int, function: Callable[..., Any], *args: Any, timeout: float = 100) -> list[Any]:
+def run(
+    world: int, function: Callable[..., Any], *args: Any, timeout: float = 240, lost: Collection[int] = ()
+) -> list[Any]:
     """Return ``function(*args)`` of every rank of a group of ``world`` processes.
+
+    Ranks in ``lost`` may end or stay silent; their answer is None, and the group is not used again.
 
     Raises:
         RankFailed: with the traceback of every rank that raised, and the ranks that never answered.
@@ -103,8 +107,9 @@ def run(world: int, function: Callable[..., Any], *args: Any, timeout: float = 1
         worker.connection.send((function.__module__, function.__qualname__, args, rank, world, store))
     answers: dict[int, tuple[bool, Any]] = {}
     end = time.monotonic() + timeout
-    while len(answers) < world and (left := end - time.monotonic()) > 0:
-        waiting = {worker.connection: rank for rank, worker in enumerate(workers) if rank not in answers}
+    needed = set(range(world)) - set(lost)
+    while not needed <= answers.keys() and (left := end - time.monotonic()) > 0:
+        waiting = {workers[rank].connection: rank for rank in needed - answers.keys()}
         for ready in wait(list(waiting), left):
             assert isinstance(ready, Connection)
             try:
@@ -114,11 +119,12 @@ def run(world: int, function: Callable[..., Any], *args: Any, timeout: float = 1
         if not all(fine for fine, _ in answers.values()):
             end = min(end, time.monotonic() + GRACE)
     failures = [f"rank {rank}:\n{answer}" for rank, (fine, answer) in sorted(answers.items()) if not fine]
-    silent = [f"rank {rank}: no answer" for rank in range(world) if rank not in answers]
-    if failures or silent:
+    silent = [f"rank {rank}: no answer" for rank in sorted(needed - answers.keys())]
+    if failures or silent or lost:
         _pool.stop()  # their group may be of no use
+    if failures or silent:
         raise RankFailed("\n".join([*failures, *silent]))
-    return [answers[rank][1] for rank in range(world)]
+    return [answers[rank][1] if rank in answers else None for rank in range(world)]
 
 
 def _serve() -> None:

@@ -20,7 +20,10 @@ from toys import copies, equal, give_gradients, parameters
 SHAPES = [(6, 5), (7, 3), (4,)]
 
 
-def _model(make, mesh_shape=(4,), placements=(Shard(0),), dtype=torch.float64, **options):
+ROWS = (Shard(0),)
+
+
+def _model(make, mesh_shape=(4,), placements=ROWS, dtype=torch.float64, **options):
     mesh = init_device_mesh("cpu", mesh_shape)
     parts = [Parameter(sharded(p.detach(), mesh, placements)) for p in parameters(SHAPES, dtype)]
     names = [f"layer{i}" for i in range(len(parts))]
