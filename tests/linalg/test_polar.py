@@ -284,7 +284,7 @@ def test_zero_slices_give_zero(method, shape, dtype):
     assert result.isfinite().all()
     assert (result[1] == 0).all()
     assert (result[0] != 0).any()
-    assert torch.allclose(result[2], polar(x[2], method), atol=1e-2 if dtype.itemsize == 2 else 1e-5)
+    assert torch.allclose(result[2], polar(x[2], method), atol=1e-2 if dtype.itemsize == 2 else 1e-4)
 
 
 @pytest.mark.parametrize("method", POLAR_METHODS)

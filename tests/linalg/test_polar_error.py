@@ -8,11 +8,9 @@ from torch import Tensor
 
 from linalg.matrices import gaussian, with_singular_values
 from steepest.linalg import POLAR_METHODS, plan, polar, polar_plan, precision
-from steepest.linalg.products import BLOCK_ROWS, symmetric_multiply, symmetric_multiply_add
+from steepest.linalg.products import LEAST_SIDE as HALVES
+from steepest.linalg.products import symmetric_multiply, symmetric_multiply_add
 from steepest.linalg.quintics import MINIMAX, MINIMAX_ERROR, MINIMAX_FLOOR, MINIMAX_MARGIN, minimax_schedule
-
-HALVES = 2 * BLOCK_ROWS
-"""The least side whose symmetric products are computed in halves."""
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +137,7 @@ def test_auto_is_newton_schulz():
 # --- halved products ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", [HALVES - 1, HALVES, HALVES + 3, 3 * BLOCK_ROWS - 1])
+@pytest.mark.parametrize("side", [HALVES - 1, HALVES, HALVES + 3, 1030])
 @pytest.mark.parametrize("lead", [(), (2,)])
 def test_halved_products_are_products(side, lead):
     x = gaussian(*lead, side, 40, dtype=torch.float64)
@@ -160,7 +158,7 @@ def test_halved_products_are_products(side, lead):
 )
 def test_halved_products_do_not_magnify_rounding(spectrum, gram, direct, tolerance):
     """Mirroring a product of matrices that commute only roughly would end at 1e+9 for rank one."""
-    for shape in ((HALVES, 500), (500, HALVES + 1)):
+    for shape in ((HALVES, 600), (600, HALVES + 1)):
         x = ill_conditioned(spectrum, shape)
         exact = polar(x.double(), direct)
         assert spectral(polar(x, gram) - exact) < tolerance
@@ -168,9 +166,9 @@ def test_halved_products_do_not_magnify_rounding(spectrum, gram, direct, toleran
 
 
 @pytest.mark.parametrize("spectrum", ["1e-6", "spike", "rank 1"])
-@pytest.mark.parametrize("steps", [6, 9, 12])
+@pytest.mark.parametrize("steps", [6, 12])
 def test_many_steps_on_the_gram_matrix_stay_in_range(spectrum, steps):
-    x = ill_conditioned(spectrum, (HALVES, 500))
+    x = ill_conditioned(spectrum, (HALVES, 600))
     for method in ("gram", "gram_polar_express", "minimax"):
         assert spectral(polar(x, method, steps)) <= 1.3
 
@@ -178,9 +176,9 @@ def test_many_steps_on_the_gram_matrix_stay_in_range(spectrum, steps):
 @pytest.mark.parametrize("method", POLAR_METHODS)
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_halved_products_at_any_scale(method, scale):
-    x = ill_conditioned("gaussian", (HALVES, 400))
+    x = ill_conditioned("gaussian", (HALVES, 600))
     assert (polar(x * scale, method) - polar(x, method)).abs().max() < 1e-4
-    assert torch.equal(polar(torch.zeros(HALVES, 400), method), torch.zeros(HALVES, 400))
+    assert torch.equal(polar(torch.zeros(HALVES, 600), method), torch.zeros(HALVES, 600))
 
 
 # --- stacks in parts ---------------------------------------------------------------------------------------

@@ -80,14 +80,15 @@ def iterate_gram(
         if begun:
             # In full: P and Q commute only up to the rounding of all steps so far, magnified by the slopes,
             # and mirroring one half would turn that into an error of the result.
-            q, spare = multiply(poly, q, out=spare), q
+            q, spare = multiply(poly.mT, q, out=spare), q
         else:
-            q.copy_(poly)
+            q.copy_(poly.mT)
             begun = True
         if i < len(schedule) - 1:
-            # P is a polynomial of this very A: they commute up to the rounding of one product.
-            symmetric_multiply(poly, gram, out=spare)
-            symmetric_multiply(spare, poly.mT, out=gram)
+            # P is a polynomial of this very A: they commute up to the rounding of one product. P is symmetric
+            # to rounding only; transposed once, as for Q, it leaves A the Gram matrix of Q X all the same.
+            symmetric_multiply(gram, poly, out=spare)
+            symmetric_multiply(poly.mT, spare, out=gram)
         growth *= a
     return multiply(*_sides(q if wide else q.mT, x, wide), out=torch.empty_like(x) if out is None else out)
 

@@ -9,11 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Rows of a block. Measured with benchmarks/polar_table.py --products: on two cores of a 2.5 GHz Xeon with
-# AVX-512, float32, the triangle in blocks of 128 rows takes 0.83 of the time of the whole product for side
-# 256 and 0.76 for side 512, mirroring included; blocks of 64 and of 256 rows are slower, and for side 128 so
-# is any triangle. On CUDA, several small kernels are slower than one large one.
-BLOCK_ROWS = 128
+# From which side a triangle is the faster, and the rows of its blocks below and from side 1024. Measured with
+# benchmarks/polar_table.py --products, one thread of a 2.5 GHz Xeon with AVX-512, float32: the triangle takes
+# 1.07, 0.90, 0.85, 0.74 of the time of the whole product for sides 256, 384, 512, 768 in blocks of 128, and
+# 0.89, 0.80, 0.83 for sides 1024, 1536, 2048 in blocks of 256, mirroring included. Blocks of 128 at side 1024
+# take 1.3: their rows are a power of two apart and share cache lines. On CUDA, several small kernels are
+# slower than one large one.
+LEAST_SIDE = 384
+_ROWS, _ROWS_FROM_1024 = 128, 256
+
+
+def block_rows(side: int) -> int:
+    """Rows of the blocks that a triangle of this side is computed in."""
+    return _ROWS if side < 1024 else _ROWS_FROM_1024
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
@@ -33,7 +41,7 @@ def symmetric_multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     """`a @ b` in `out`, for factors whose product is symmetric: `b = a.mT`, or two that commute."""
     if not _in_halves(out):
         return multiply(a, b, out)
-    for top, end in _block_rows(out):
+    for top, end in _blocks(out):
         multiply(a[..., top:end, :], b[..., :end], out[..., top:end, :end])
     return _mirror(out)
 
@@ -44,7 +52,7 @@ def symmetric_multiply_add(
     """`beta c + alpha a @ b` in `out`, for symmetric `c` and `a @ b`."""
     if not _in_halves(out):
         return multiply_add(c, a, b, out, beta=beta, alpha=alpha)
-    for top, end in _block_rows(out):
+    for top, end in _blocks(out):
         rows, left = slice(top, end), slice(0, end)
         multiply_add(
             c[..., rows, left], a[..., rows, :], b[..., left], out[..., rows, left], beta=beta, alpha=alpha
@@ -53,20 +61,23 @@ def symmetric_multiply_add(
 
 
 def _in_halves(out: Tensor) -> bool:
+    """Whether to compute one triangle and mirror it."""
     return (
         out.device.type == "cpu"
         and out.dtype in (torch.float32, torch.float64)
-        and out.shape[-1] >= 2 * BLOCK_ROWS
+        and out.shape[-1] >= LEAST_SIDE
     )
 
 
-def _block_rows(out: Tensor) -> list[tuple[int, int]]:
+def _blocks(out: Tensor) -> list[tuple[int, int]]:
+    """First row of each block and the row after its last."""
     side = out.shape[-1]
-    return [(top, min(top + BLOCK_ROWS, side)) for top in range(0, side, BLOCK_ROWS)]
+    rows = block_rows(side)
+    return [(top, min(top + rows, side)) for top in range(0, side, rows)]
 
 
 def _mirror(out: Tensor) -> Tensor:
     """Copy what is left of the diagonal blocks to the right of them."""
-    for top, end in _block_rows(out)[:-1]:
+    for top, end in _blocks(out)[:-1]:
         out[..., top:end, end:] = out[..., end:, top:end].mT
     return out
