@@ -20,9 +20,7 @@ NATIVE = "src/steepest/kernels/native"
 SOURCES = [f"{NATIVE}/csrc/kernels.c", f"{NATIVE}/csrc/library.c"]
 HEADERS = sorted(str(path) for path in Path(NATIVE, "csrc").glob("*.h"))
 # NaN and infinities mean what they say; only flags and traps that nobody reads are given up.
-FLAGS = (
-    "-std=c11 -O3 -g0 -fopenmp-simd -ffp-contract=fast -fno-math-errno -fno-trapping-math -fvisibility=hidden"
-)
+FLAGS = "-std=c11 -O3 -g0 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -fvisibility=hidden"
 AVX2 = "-mavx2 -mfma"
 LEVELS = {
     "baseline": "",

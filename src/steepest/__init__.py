@@ -56,6 +56,7 @@ from steepest.steps import (
 from steepest.wrappers import cautious, hyperball
 
 if typing.TYPE_CHECKING:
+    from steepest.config import show_config
     from steepest.monitoring import Monitor
     from steepest.optimizers.kfac import KFAC
     from steepest.preconditioners.kfac import KFACPreconditioner
@@ -69,6 +70,7 @@ _LATER = {
     "ParamGroups": "steepest.routing",
     "lr_range_test": "steepest.rates",
     "param_groups": "steepest.routing",
+    "show_config": "steepest.config",
     "suggest_lr": "steepest.rates",
 }
 """Names that most processes never use, and where they are imported from when one does."""
@@ -148,5 +150,6 @@ __all__ = [
     "param_groups",
     "recipes",
     "scion_init_",
+    "show_config",
     "suggest_lr",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest.groups import Member, describe
+from steepest.kernels import native
 
 NOT_FINITE = (
     "the gradient of {} is not finite; nothing was changed. "
@@ -44,10 +45,12 @@ def check_kind(group: Mapping[str, Any], index: int, param: Tensor, grad: Tensor
 def all_finite(grads: Iterable[Tensor]) -> bool:
     """Return whether every entry is finite, with one read back per call.
 
-    A sum is the cheapest pass over a tensor and is finite only if every entry is; only where it is not,
-    perhaps from overflow, are the entries looked at one by one.
+    Where no native kernel reads a tensor, a sum is the cheapest pass over it and is finite only if every
+    entry is; only where it is not, perhaps from overflow, are the entries looked at one by one.
     """
-    grads = list(grads)
+    finite, grads = native.all_finite(grads)
+    if not finite:
+        return False
     if not grads or bool(torch.stack([g.sum(dtype=torch.float32).cpu() for g in grads]).isfinite().all()):
         return True
     return all(bool(g.isfinite().all()) for g in grads)

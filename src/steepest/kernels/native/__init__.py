@@ -14,10 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.kernels.native.finite import all_finite
 from steepest.kernels.native.kernel import NativeKernel, computes, kernel
 from steepest.kernels.native.library import Unavailable, load
 from steepest.kernels.plans import plan_of
 from steepest.rule import Rule
+
+__all__ = ["all_finite", "native_kernel"]
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -36,7 +39,8 @@ def native_kernel(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> Native
     ):
         return None
     batch_dims = group.get("batch_dims", 0)
-    plan = plan_of(rule, param.shape[batch_dims:])
+    shape = param.shape[batch_dims:]
+    plan = plan_of(rule.for_shape(shape), shape)
     if plan is None or not computes(plan):
         return None
     library = load()

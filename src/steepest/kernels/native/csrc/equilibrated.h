@@ -5,15 +5,28 @@
    left. Included for each type twice: with R the arithmetic itself (squares may leave its range: then this
    finds out, and nothing has been written) and with R wider, which takes whatever came. P holds sums. */
 
-/* Add squares of rows [from, to) to their rows' and columns' sums. */
-static void VARIANT(measure)(const Recipe *r, const Tensor *t, const Numbers *k, int64_t at, int64_t from,
-                           int64_t to, P *restrict rows, P *restrict columns)
+/* Add squares of a row's entries to their columns' sums and return their sum. */
+ALWAYS R VARIANT(measure_row)(const W *restrict w, const G *restrict g, R *restrict sums_, int64_t n,
+                              NAME(Coefficients) k, int is_coupled)
 {
-    _Alignas(64) C x[BLOCK];
+    R row = 0;
+    for (int64_t j = 0; j < n; j++) {
+        R x = (R)NAME(gradient)(g[j], &w[j], k, is_coupled), square = x * x;
+        sums_[j] += square;
+        row += square;
+    }
+    return row;
+}
+
+/* Sums of squares of rows [from, to), by row and by column. */
+static void VARIANT(measure)(const Tensor *t, const Numbers *numbers, int64_t at, int64_t from, int64_t to,
+                             P *restrict rows, P *restrict columns)
+{
     _Alignas(64) R sum[BLOCK];
     int64_t n = t->columns;
     const W *w = (const W *)t->weight + at;
     const G *g = (const G *)t->grad + at;
+    NAME(Coefficients) k = NAME(coefficients)(numbers);
     for (int64_t j = 0; j < n; j++)
         columns[j] = 0;
     for (int64_t i = from; i < to; i++)
@@ -25,79 +38,151 @@ static void VARIANT(measure)(const Recipe *r, const Tensor *t, const Numbers *k,
             for (int64_t j = 0; j < width; j++)
                 sum[j] = 0;
             for (int64_t i = top; i < end; i++) {
-                R row = 0;
-                NAME(ahead)(g + (i + 2) * n + left, width * sizeof(G));
-                NAME(gradient)(x, g + i * n + left, w + i * n + left, width, r, k);
-#pragma omp simd reduction(+ : row)
-                for (int64_t j = 0; j < width; j++) {
-                    R square = (R)x[j] * (R)x[j];
-                    sum[j] += square;
-                    row += square;
-                }
-                rows[i - from] += row;
+                const W *wi = w + i * n + left;
+                const G *gi = g + i * n + left;
+                for (const char *ahead = (const char *)(gi + 2 * (n > BLOCK ? n : BLOCK)), *stop = ahead + width * sizeof(G);
+                     ahead < stop; ahead += 64)
+                    __builtin_prefetch(ahead);
+                rows[i - from] += numbers->l2 != 0 ? VARIANT(measure_row)(wi, gi, sum, width, k, 1)
+                                                   : VARIANT(measure_row)(wi, gi, sum, width, k, 0);
             }
             for (int64_t j = 0; j < width; j++)
                 columns[left + j] += sum[j];
         }
 }
 
-/* d <- 1 / d. Within the range of a product of four, one division serves four entries. */
-static void VARIANT(invert)(R *restrict d, int64_t n, int moderate)
-{
-    int64_t q = moderate ? n / 4 : 0;
-    R *restrict d0 = d, *restrict d1 = d + q, *restrict d2 = d + 2 * q, *restrict d3 = d + 3 * q;
-    for (int64_t j = 0; j < q; j++) {
-        R first = d0[j] * d1[j], second = d2[j] * d3[j], both = 1 / (first * second);
-        R one = both * second, two = both * first, e0 = d0[j], e2 = d2[j];
-        d0[j] = one * d1[j];
-        d1[j] = one * e0;
-        d2[j] = two * d3[j];
-        d3[j] = two * e2;
-    }
-    for (int64_t j = 4 * q; j < n; j++) /* a zero row and column: 0 / 0 = 0 */
-        d[j] = d[j] > 0 ? 1 / d[j] : 0;
-}
-
-/* The block that starts at row i: whole rows as long as they fit, else a part of one. */
+/* A piece of rows that is contiguous: whole rows as long as they are short, else a part of one. */
 typedef struct {
     int64_t row, left, height, width;
-} VARIANT(Block);
+} VARIANT(Piece);
 
-static inline VARIANT(Block) VARIANT(block_at)(int64_t index, int64_t from, int64_t to, int64_t n)
+static inline int64_t VARIANT(pieces)(int64_t rows, int64_t n)
 {
-    int64_t height = n < BLOCK ? BLOCK / n : 1, across = (n + BLOCK - 1) / BLOCK;
-    int64_t row = from + index / across * height, left = index % across * BLOCK;
-    return (VARIANT(Block)){row, left, to - row < height ? to - row : height, n - left < BLOCK ? n - left : BLOCK};
+    int64_t height = n < NARROW ? BLOCK / n : 1, across = n < NARROW ? 1 : (n + BLOCK - 1) / BLOCK;
+    return (rows + height - 1) / height * across;
 }
 
-static inline int64_t VARIANT(blocks_in)(int64_t from, int64_t to, int64_t n)
+static inline VARIANT(Piece) VARIANT(piece)(int64_t index, int64_t rows, int64_t n)
 {
-    int64_t height = n < BLOCK ? BLOCK / n : 1, across = (n + BLOCK - 1) / BLOCK;
-    return (to - from + height - 1) / height * across;
+    int64_t height = n < NARROW ? BLOCK / n : 1, across = n < NARROW ? 1 : (n + BLOCK - 1) / BLOCK;
+    int64_t row = index / across * height, left = index % across * BLOCK;
+    return (VARIANT(Piece)){row, left, rows - row < height ? rows - row : height,
+                            n - left < BLOCK ? n - left : BLOCK};
 }
 
-/* x <- gradient of a block, d <- 1 / (r_i + c_j). */
-static int64_t VARIANT(coordinates)(C *restrict x, R *restrict d, VARIANT(Block) b, const Recipe *r, const Tensor *t,
-                                  const Numbers *k, int64_t at, const P *restrict rows,
-                                  const R *restrict columns, int moderate)
+/* r_i + c_j of a piece of many rows, for loops that run through it as if it were one. */
+static void VARIANT(add_lengths)(R *restrict d, VARIANT(Piece) p, const P *restrict rows,
+                                 const R *restrict columns)
 {
-    int64_t entries = b.height * b.width, start = at + b.row * t->columns + b.left;
-    NAME(gradient)(x, (const G *)t->grad + start, (const W *)t->weight + start, entries, r, k);
-    for (int64_t i = 0; i < b.height; i++) {
+    for (int64_t i = 0; i < p.height; i++) {
         R row = (R)rows[i];
-        for (int64_t j = 0; j < b.width; j++)
-            d[i * b.width + j] = row + columns[b.left + j];
+        for (int64_t j = 0; j < p.width; j++)
+            d[i * p.width + j] = row + columns[j];
     }
-    VARIANT(invert)(d, entries, moderate);
-    return entries;
+}
+
+/* A zero row and column: 0 / 0 = 0. */
+ALWAYS R VARIANT(inverse)(R d, int is_moderate)
+{
+    return is_moderate ? (R)INVERSE(d) : d > 0 ? 1 / d : 0;
+}
+
+ALWAYS R VARIANT(ratios)(const W *restrict w, const G *restrict g, const R *restrict d, R row, int64_t n,
+                         NAME(Coefficients) k, int is_moderate, int is_coupled)
+{
+    R total = 0;
+    for (int64_t j = 0; j < n; j++) {
+        R ratio = NAME(gradient)(g[j], &w[j], k, is_coupled) * VARIANT(inverse)(row + d[j], is_moderate);
+        total += ratio * ratio;
+    }
+    return total;
+}
+
+ALWAYS void VARIANT(move_row)(W *restrict w, const G *restrict g, C *restrict m, const R *restrict d, R row,
+                              R scale, int64_t n, NAME(Coefficients) k, int is_moderate, int is_coupled,
+                              int is_averaged)
+{
+    for (int64_t j = 0; j < n; j++) {
+        R inverse = VARIANT(inverse)(row + d[j], is_moderate);
+        C x = (C)(NAME(gradient)(g[j], &w[j], k, is_coupled) * inverse * scale);
+        if (is_averaged)
+            x = NAME(average)(x, &m[j], k);
+        NAME(move)(&w[j], x, k);
+    }
+}
+
+typedef struct {
+    W *w;
+    const G *g;
+    C *m;
+    const P *rows;
+    const R *columns;
+    int64_t height, n; /* of the rows that one thread has */
+} VARIANT(View);
+
+static P VARIANT(second_sweep)(const VARIANT(View) v, const Numbers *numbers, int moderate)
+{
+    _Alignas(64) R several[BLOCK];
+    NAME(Coefficients) k = NAME(coefficients)(numbers);
+    P total = 0;
+    int64_t pieces = VARIANT(pieces)(v.height, v.n), run = (pieces - 1) / RUN * RUN, index = run;
+    while (index >= 0) {
+        VARIANT(Piece) p = VARIANT(piece)(index, v.height, v.n);
+        if (++index == run + RUN || index == pieces)
+            index = run -= RUN;
+        int64_t at = p.row * v.n + p.left, n = p.height * p.width;
+        const R *d = v.columns + p.left;
+        R row = (R)v.rows[p.row];
+        if (p.height > 1) {
+            VARIANT(add_lengths)(several, p, v.rows + p.row, v.columns);
+            d = several;
+            row = 0;
+        }
+        if (numbers->l2 != 0)
+            total += moderate ? VARIANT(ratios)(v.w + at, v.g + at, d, row, n, k, 1, 1)
+                              : VARIANT(ratios)(v.w + at, v.g + at, d, row, n, k, 0, 1);
+        else
+            total += moderate ? VARIANT(ratios)(v.w + at, v.g + at, d, row, n, k, 1, 0)
+                              : VARIANT(ratios)(v.w + at, v.g + at, d, row, n, k, 0, 0);
+    }
+    return total;
+}
+
+static void VARIANT(third_sweep)(const VARIANT(View) v, const Numbers *numbers, int moderate, P scale)
+{
+    _Alignas(64) R several[BLOCK];
+    NAME(Coefficients) k = NAME(coefficients)(numbers);
+    int64_t pieces = VARIANT(pieces)(v.height, v.n);
+    for (int64_t index = 0; index < pieces; index++) {
+        VARIANT(Piece) p = VARIANT(piece)(index, v.height, v.n);
+        int64_t at = p.row * v.n + p.left, n = p.height * p.width;
+        const R *d = v.columns + p.left;
+        R row = (R)v.rows[p.row];
+        if (p.height > 1) {
+            VARIANT(add_lengths)(several, p, v.rows + p.row, v.columns);
+            d = several;
+            row = 0;
+        }
+#define MOVE(moderate, coupled, averaged)                                                                      \
+    VARIANT(move_row)                                                                                          \
+    (v.w + at, v.g + at, averaged ? v.m + at : 0, d, row, (R)scale, n, k, moderate, coupled, averaged)
+        if (!moderate || numbers->l2 != 0) {
+            if (v.m)
+                MOVE(0, 1, 1);
+            else
+                MOVE(0, 1, 0);
+        } else if (v.m)
+            MOVE(1, 0, 1);
+        else
+            MOVE(1, 0, 0);
+#undef MOVE
+    }
 }
 
 /* Whether it was done: squares stayed in range, or R is as wide as there is. */
 static int VARIANT(equilibrate)(const Recipe *r, const Tensor *t, const Numbers *k, int64_t matrix, Team team,
-                              Scratch s)
+                                Scratch s)
 {
-    _Alignas(64) C x[BLOCK];
-    _Alignas(64) R d[BLOCK];
     int64_t n = t->columns, at = matrix * t->rows * n;
     int64_t from = share(t->rows, team.id, team.count), to = share(t->rows, team.id + 1, team.count);
     int64_t left = share(n, team.id, team.count), right = share(n, team.id + 1, team.count);
@@ -106,7 +191,7 @@ static int VARIANT(equilibrate)(const Recipe *r, const Tensor *t, const Numbers 
     long double *own = sums(s, team.id);
     P eps = (P)r->eps;
 
-    VARIANT(measure)(r, t, k, at, from, to, rows, partial_columns(s, team.id));
+    VARIANT(measure)(t, k, at, from, to, rows, partial_columns(s, team.id));
     meet(team);
     P energy = 0, least_row = INFINITY, least_column = INFINITY, most_row = 0, most_column = 0;
     for (int64_t i = 0; i < to - from; i++) {
@@ -145,42 +230,14 @@ static int VARIANT(equilibrate)(const Recipe *r, const Tensor *t, const Numbers 
     if (!moderate && !WIDEST)
         return 0;
 
-    int64_t blocks = VARIANT(blocks_in)(from, to, n);
-    P total = 0;
-    for (int64_t index = blocks; index-- > 0;) {
-        VARIANT(Block) b = VARIANT(block_at)(index, from, to, n);
-        VARIANT(Block) before = VARIANT(block_at)(index ? index - 1 : 0, from, to, n);
-        NAME(ahead)((const G *)t->grad + at + before.row * n + before.left, BLOCK * sizeof(G));
-        int64_t m = VARIANT(coordinates)(x, d, b, r, t, k, at, rows + (b.row - from), columns, moderate);
-        R sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < m; j++) {
-            R ratio = x[j] * d[j];
-            sum += ratio * ratio;
-        }
-        total += sum;
-    }
-    own[5] = total;
+    int64_t start = at + from * n;
+    VARIANT(View) view = {(W *)t->weight + start, (const G *)t->grad + start,
+                          t->average ? (C *)t->average + start : 0, rows, columns, to - from, n};
+    own[5] = VARIANT(second_sweep)(view, k, moderate);
     meet(team);
     P size = ROOT_P((P)add_up(s, team, 5)), scale = ROOT_P(energy + 1);
     scale /= size > 0 ? size + eps : (size == 0 ? 1 : size);
-
-    W *weight = t->weight;
-    C *average = t->average;
-    for (int64_t index = 0; index < blocks; index++) {
-        VARIANT(Block) b = VARIANT(block_at)(index, from, to, n);
-        int64_t start = at + b.row * n + b.left;
-        NAME(ahead)(weight + start + BLOCK, BLOCK * sizeof(W));
-        if (average)
-            NAME(ahead)(average + start + BLOCK, BLOCK * sizeof(C));
-        int64_t m = VARIANT(coordinates)(x, d, b, r, t, k, at, rows + (b.row - from), columns, moderate);
-        R factor = (R)scale;
-        for (int64_t j = 0; j < m; j++)
-            x[j] = (C)(x[j] * d[j] * factor);
-        if (average)
-            NAME(average)(x, average + start, m, r, k);
-        NAME(move)(weight + start, x, m, r, k);
-    }
+    VARIANT(third_sweep)(view, k, moderate, scale);
     return 1;
 }
 
@@ -191,3 +248,4 @@ static int VARIANT(equilibrate)(const Recipe *r, const Tensor *t, const Numbers 
 #undef LEAST
 #undef SMALLEST
 #undef WIDEST
+#undef INVERSE

@@ -6,17 +6,21 @@
 #include "level.h"
 #include "paste.h"
 
-enum { BLOCK = 512, ROWS_AT_ONCE = 64 };
+enum {
+    BLOCK = 512,       /* entries that are summed in their own arithmetic before they join a longer sum */
+    ROWS_AT_ONCE = 64, /* likewise rows */
+    NARROW = 128,      /* rows shorter than this are not worth a loop of their own */
+    RUN = 64           /* pieces that are read forwards when a sweep goes backwards, for the prefetchers */
+};
 
-#define SUM_SQUARES(S, sum, x, n)                                                                              \
-    _Pragma("omp simd reduction(+ : sum)") for (int64_t j = 0; j < n; j++) sum += (S)x[j] * (S)x[j]
-
+#define ALWAYS static inline __attribute__((always_inline))
 #define SAME(x) (x)
 
 /* float32 arithmetic */
 #define C float
 #define ROOT sqrtf
 #define THIRD_ROOT third_root
+#define NARROW_INVERSE reciprocal
 #define NARROW_LEAST 0x1p-30
 #define NARROW_SMALLEST 0x1p-40
 #define WIDE double
@@ -50,6 +54,7 @@ enum { BLOCK = 512, ROWS_AT_ONCE = 64 };
 #undef C
 #undef ROOT
 #undef THIRD_ROOT
+#undef NARROW_INVERSE
 #undef NARROW_LEAST
 #undef NARROW_SMALLEST
 #undef WIDE
@@ -60,6 +65,7 @@ enum { BLOCK = 512, ROWS_AT_ONCE = 64 };
 #define C double
 #define ROOT sqrt
 #define THIRD_ROOT cbrt
+#define NARROW_INVERSE 1 /
 #define NARROW_LEAST 0x1p-250
 #define NARROW_SMALLEST 0x1p-200
 #define WIDE long double

@@ -12,8 +12,8 @@
 #define EXPORT __attribute__((visibility("default")))
 
 enum {
-    CHUNK = 1 << 15,      /* entries of a piece of work */
-    SHARED_FROM = 1 << 15 /* entries for each thread from which a matrix is worth sharing */
+    CHUNK = 1 << 15,        /* entries of a piece of work */
+    WORTH_SHARING = 1 << 15 /* entries for each thread, below which meeting costs more than it gains */
 };
 
 Runtime steepest_runtime;
@@ -57,14 +57,20 @@ EXPORT int64_t steepest_scratch_bytes(int64_t rows, int64_t columns)
     return area_bytes(rows, columns);
 }
 
+/* No more threads than pieces of work. */
+static int useful(int threads, int64_t entries)
+{
+    int64_t pieces = (entries + CHUNK - 1) / CHUNK;
+    return pieces < threads ? (int)pieces : threads;
+}
+
 typedef struct {
     const Recipe *recipe;
     const Tensor *tensors;
     const double *steps;
-    int64_t count;
+    int64_t count, entries;
     Scratch scratch;
-    int threads;
-    atomic_llong next;
+    atomic_llong next[3]; /* the next piece of work, of each phase */
 } Job;
 
 static Numbers numbers(const Job *job, int64_t i)
@@ -77,7 +83,7 @@ static void step_elementwise(void *context, Team team)
 {
     Job *job = context;
     int64_t first = 0; /* number of the first chunk of parameter i */
-    int64_t i = 0, chunk = atomic_fetch_add(&job->next, 1);
+    int64_t i = 0, chunk = atomic_fetch_add(&job->next[0], 1);
     (void)team;
     while (i < job->count) {
         const Tensor *t = &job->tensors[i];
@@ -90,32 +96,28 @@ static void step_elementwise(void *context, Team team)
         Numbers k = numbers(job, i);
         int64_t from = (chunk - first) * CHUNK, to = from + CHUNK < entries ? from + CHUNK : entries;
         level->elementwise(job->recipe, t, &k, from, to);
-        chunk = atomic_fetch_add(&job->next, 1);
+        chunk = atomic_fetch_add(&job->next[0], 1);
     }
 }
 
-static int shared(const Tensor *t, Team team)
+/* Who moves a matrix: all threads together one larger than a thread's share of the work, else one thread. The
+   larger of these go first, so that none is left at the end with only one thread at work. */
+enum phase { TOGETHER, LARGE, SMALL };
+
+static enum phase phase_of(const Job *job, const Tensor *t, Team team)
 {
-    return team.count > 1 && t->rows * t->columns >= (int64_t)SHARED_FROM * team.count;
+    int64_t entries = t->rows * t->columns;
+    if (entries / WORTH_SHARING >= team.count && entries > job->entries / team.count && team.count > 1)
+        return TOGETHER;
+    return entries > job->entries / team.count / 8 ? LARGE : SMALL;
 }
 
-/* Large matrices by all threads together, then the small ones, each by the next thread that is free. */
-static void step_matrices(void *context, Team team)
+static void take_matrices(Job *job, Team team, enum phase phase)
 {
-    Job *job = context;
-    for (int64_t i = 0; i < job->count; i++) {
-        const Tensor *t = &job->tensors[i];
-        if (!shared(t, team))
-            continue;
-        Numbers k = numbers(job, i);
-        for (int64_t j = 0; j < t->matrices; j++)
-            level->matrix(job->recipe, t, &k, j, team, job->scratch);
-    }
-    meet(team); /* the first area was everyone's */
-    int64_t first = 0, i = 0, mine = atomic_fetch_add(&job->next, 1);
+    int64_t first = 0, i = 0, mine = atomic_fetch_add(&job->next[phase], 1);
     while (i < job->count) {
         const Tensor *t = &job->tensors[i];
-        int64_t matrices = shared(t, team) ? 0 : t->matrices;
+        int64_t matrices = phase_of(job, t, team) == phase ? t->matrices : 0;
         if (mine >= first + matrices) {
             first += matrices;
             i++;
@@ -123,8 +125,24 @@ static void step_matrices(void *context, Team team)
         }
         Numbers k = numbers(job, i);
         level->matrix(job->recipe, t, &k, mine - first, (Team){0, 1}, area(job->scratch, team.id));
-        mine = atomic_fetch_add(&job->next, 1);
+        mine = atomic_fetch_add(&job->next[phase], 1);
     }
+}
+
+static void step_matrices(void *context, Team team)
+{
+    Job *job = context;
+    for (int64_t i = 0; i < job->count; i++) {
+        const Tensor *t = &job->tensors[i];
+        if (phase_of(job, t, team) != TOGETHER)
+            continue;
+        Numbers k = numbers(job, i);
+        for (int64_t j = 0; j < t->matrices; j++)
+            level->matrix(job->recipe, t, &k, j, team, job->scratch);
+    }
+    meet(team); /* the first area was everyone's */
+    take_matrices(job, team, LARGE);
+    take_matrices(job, team, SMALL);
 }
 
 /* Take one step with all parameters. `scratch` holds steepest_scratch_bytes(rows, columns) for each thread,
@@ -132,8 +150,10 @@ static void step_matrices(void *context, Team team)
 EXPORT void steepest_step(const Recipe *recipe, const Tensor *tensors, const double *steps, int64_t count, void *scratch,
                    int64_t rows, int64_t columns, int threads)
 {
-    Job job = {recipe, tensors, steps, count, {scratch, rows, columns}, threads, 0};
-    run(recipe->kind == ELEMENTWISE ? step_elementwise : step_matrices, &job, threads);
+    Job job = {recipe, tensors, steps, count, 0, {scratch, rows, columns}, {0, 0, 0}};
+    for (int64_t i = 0; i < count; i++)
+        job.entries += tensors[i].matrices * tensors[i].rows * tensors[i].columns;
+    run(recipe->kind == ELEMENTWISE ? step_elementwise : step_matrices, &job, useful(threads, job.entries));
 }
 
 typedef struct {
@@ -167,6 +187,9 @@ static void search(void *context, Team team)
 EXPORT int steepest_all_finite(const Array *arrays, int64_t count, int threads)
 {
     Search s = {arrays, count, 0, 0};
-    run(search, &s, threads);
+    int64_t entries = 0;
+    for (int64_t i = 0; i < count; i++)
+        entries += arrays[i].count;
+    run(search, &s, useful(threads, entries));
     return !atomic_load(&s.found);
 }

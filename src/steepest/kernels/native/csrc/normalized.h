@@ -1,80 +1,125 @@
 /* Plans that need one number of a whole matrix, its length, before they can move: two sweeps.
 
-   Normalized averages in the first sweep and moves along the average's direction in the second. Equilibrated
+   Normalized averages in the first sweep and moves along the average's outcome in the second. Equilibrated
    without axis takes the gradient's length first, and averages in the second. */
 
-/* The length's square over [from, to); with `update`, averages on the way. Sums are in S. */
-#define LENGTH_OF(S, name)                                                                                     \
-    static S NAME(name)(const Recipe *r, const Tensor *t, const Numbers *k, int64_t at, int64_t from,         \
-                        int64_t to, int update)                                                                \
+/* The length's square over n entries, in S; averages on the way where `is_averaged`, takes the outcome of an
+   average already updated where `is_settled`. */
+#define LENGTH(S, name)                                                                                        \
+    ALWAYS S NAME(name)(const W *restrict w, const G *restrict g, C *restrict m, int64_t n,                    \
+                        NAME(Coefficients) k, int is_coupled, int is_averaged, int is_settled)                 \
     {                                                                                                          \
-        _Alignas(64) C x[BLOCK];                                                                               \
-        const W *w = (const W *)t->weight + at;                                                                \
-        const G *g = (const G *)t->grad + at;                                                                  \
-        C *m = t->average ? (C *)t->average + at : 0;                                                          \
         S total = 0;                                                                                           \
-        for (int64_t i = from; i < to; i += BLOCK) {                                                           \
-            int64_t n = to - i < BLOCK ? to - i : BLOCK;                                                       \
+        for (int64_t start = 0; start < n; start += BLOCK) {                                                   \
+            int64_t end = n - start < BLOCK ? n : start + BLOCK;                                               \
             S sum = 0;                                                                                         \
-            NAME(ahead)(g + i + BLOCK, BLOCK * sizeof(G));                                                     \
-            NAME(gradient)(x, g + i, w + i, n, r, k);                                                          \
-            if (r->kind == NORMALIZED && m) {                                                                  \
-                NAME(ahead)(m + i + BLOCK, BLOCK * sizeof(C));                                                 \
-                if (update)                                                                                    \
-                    NAME(average)(x, m + i, n, r, k);                                                          \
-                else                                                                                           \
-                    NAME(outcome)(x, m + i, n, r, k);                                                          \
+            for (int64_t i = start; i < end; i++) {                                                            \
+                C x = NAME(gradient)(g[i], &w[i], k, is_coupled);                                              \
+                if (is_averaged)                                                                               \
+                    x = NAME(average)(x, &m[i], k);                                                            \
+                if (is_settled)                                                                                \
+                    x = k.from_m * m[i] + k.from_x * x;                                                        \
+                sum += (S)x * (S)x;                                                                            \
             }                                                                                                  \
-            SUM_SQUARES(S, sum, x, n);                                                                         \
             total += sum;                                                                                      \
         }                                                                                                      \
         return total;                                                                                          \
     }
 
-LENGTH_OF(double, length)
-LENGTH_OF(long double, wide_length)
+LENGTH(double, length)
+LENGTH(long double, wide_length)
 
-/* Move along scale times x; scale is in long double because a float64 length may have no float64 inverse. */
-static void NAME(move_scaled)(const Recipe *r, const Tensor *t, const Numbers *k, int64_t at, int64_t from,
-                              int64_t to, long double scale)
+#undef LENGTH
+
+/* Move along `scale` x, with `is_wide` in long double: a float64 length may have no float64 inverse. */
+ALWAYS void NAME(move_scaled)(W *restrict w, const G *restrict g, C *restrict m, int64_t n,
+                              NAME(Coefficients) k, long double scale, int is_wide, int is_coupled,
+                              int is_averaged, int is_settled)
 {
-    _Alignas(64) C x[BLOCK];
-    W *w = (W *)t->weight + at;
-    const G *g = (const G *)t->grad + at;
-    C *m = t->average ? (C *)t->average + at : 0;
-    int plain = scale == 0 || (scale > 0x1p-60L && scale < 0x1p60L);
-    for (int64_t i = from; i < to; i += BLOCK) {
-        int64_t n = to - i < BLOCK ? to - i : BLOCK;
-        NAME(ahead)(g + i + BLOCK, BLOCK * sizeof(G));
-        NAME(ahead)(w + i + BLOCK, BLOCK * sizeof(W));
-        if (m)
-            NAME(ahead)(m + i + BLOCK, BLOCK * sizeof(C));
-        NAME(gradient)(x, g + i, w + i, n, r, k);
-        if (r->kind == NORMALIZED && m)
-            NAME(outcome)(x, m + i, n, r, k);
-        if (plain)
-            for (int64_t j = 0; j < n; j++)
-                x[j] *= (C)scale;
-        else
-            for (int64_t j = 0; j < n; j++)
-                x[j] = (C)(x[j] * scale);
-        if (r->kind == EQUILIBRATED && m)
-            NAME(average)(x, m + i, n, r, k);
-        NAME(move)(w + i, x, n, r, k);
+    C factor = (C)scale;
+    for (int64_t i = 0; i < n; i++) {
+        C x = NAME(gradient)(g[i], &w[i], k, is_coupled);
+        if (is_settled)
+            x = k.from_m * m[i] + k.from_x * x;
+        x = is_wide ? (C)(x * scale) : x * factor;
+        if (is_averaged)
+            x = NAME(average)(x, &m[i], k);
+        NAME(move)(&w[i], x, k);
     }
 }
+
+/* Call a function with the constants that a plan has. */
+#define CASES(call)                                                                                            \
+    if (k->l2 != 0) {                                                                                          \
+        if (m && r->kind == NORMALIZED)                                                                        \
+            call(1, 1, 0);                                                                                     \
+        else if (m)                                                                                            \
+            call(1, 0, 1);                                                                                     \
+        else                                                                                                   \
+            call(1, 0, 0);                                                                                     \
+    } else {                                                                                                   \
+        if (m && r->kind == NORMALIZED)                                                                        \
+            call(0, 1, 0);                                                                                     \
+        else if (m)                                                                                            \
+            call(0, 0, 1);                                                                                     \
+        else                                                                                                   \
+            call(0, 0, 0);                                                                                     \
+    }
+
+/* In all three, `before` is an average before the length is taken, `later` one after it. */
+static double NAME(first_sweep)(const Recipe *r, const W *w, const G *g, C *m, int64_t n, const Numbers *k)
+{
+    double total = 0;
+#define CALL(coupled, before, later) total = NAME(length)(w, g, m, n, NAME(coefficients)(k), coupled, before, 0)
+    CASES(CALL)
+#undef CALL
+    return total;
+}
+
+static long double NAME(first_sweep_again)(const Recipe *r, const W *w, const G *g, C *m, int64_t n,
+                                           const Numbers *k)
+{
+    long double total = 0;
+#define CALL(coupled, before, later)                                                                           \
+    total = NAME(wide_length)(w, g, m, n, NAME(coefficients)(k), coupled, 0, before)
+    CASES(CALL)
+#undef CALL
+    return total;
+}
+
+static void NAME(second_sweep)(const Recipe *r, W *w, const G *g, C *m, int64_t n, const Numbers *k,
+                               long double scale)
+{
+    if (scale == 0 || (scale > 0x1p-60L && scale < 0x1p60L)) {
+#define CALL(coupled, before, later)                                                                           \
+    NAME(move_scaled)(w, g, m, n, NAME(coefficients)(k), scale, 0, coupled, later, before)
+        CASES(CALL)
+#undef CALL
+    } else {
+#define CALL(coupled, before, later)                                                                           \
+    NAME(move_scaled)(w, g, m, n, NAME(coefficients)(k), scale, 1, coupled, later, before)
+        CASES(CALL)
+#undef CALL
+    }
+}
+
+#undef CASES
 
 static void NAME(normalized)(const Recipe *r, const Tensor *t, const Numbers *k, int64_t matrix, Team team,
                              Scratch s)
 {
-    int64_t entries = t->rows * t->columns, at = matrix * entries;
-    int64_t from = share(entries, team.id, team.count), to = share(entries, team.id + 1, team.count);
-    sums(s, team.id)[0] = NAME(length)(r, t, k, at, from, to, 1);
+    int64_t entries = t->rows * t->columns;
+    int64_t from = share(entries, team.id, team.count), n = share(entries, team.id + 1, team.count) - from;
+    int64_t at = matrix * entries + from;
+    W *w = (W *)t->weight + at;
+    const G *g = (const G *)t->grad + at;
+    C *m = t->average ? (C *)t->average + at : 0;
+    sums(s, team.id)[0] = NAME(first_sweep)(r, w, g, m, n, k);
     meet(team);
     long double total = add_up(s, team, 0);
-    if (!(total > 0x1p-900L && total < 0x1p900L)) { /* squares may have left the range: decided alike by all */
+    if (sizeof(C) > sizeof(float) && !(total > 0x1p-900L && total < 0x1p900L)) { /* squares may be out of range */
         meet(team);
-        sums(s, team.id)[0] = NAME(wide_length)(r, t, k, at, from, to, 0);
+        sums(s, team.id)[0] = NAME(first_sweep_again)(r, w, g, m, n, k);
         meet(team);
         total = add_up(s, team, 0);
     }
@@ -85,6 +130,6 @@ static void NAME(normalized)(const Recipe *r, const Tensor *t, const Numbers *k,
     }
     if (size != 0)
         scale /= size;
-    NAME(move_scaled)(r, t, k, at, from, to, scale);
+    NAME(second_sweep)(r, w, g, m, n, k, scale);
     meet(team);
 }

@@ -2,7 +2,7 @@
 
 #define NAME(name) PASTE(name, SUFFIX)
 
-#include "stages.h"
+#include "entry.h"
 
 #include "elementwise.h"
 
@@ -15,6 +15,7 @@
 #define LEAST NARROW_LEAST
 #define SMALLEST NARROW_SMALLEST
 #define WIDEST 0
+#define INVERSE NARROW_INVERSE
 #include "equilibrated.h"
 
 #define VARIANT(name) PASTE(NAME(name), wide)
@@ -24,6 +25,7 @@
 #define LEAST WIDE_LEAST
 #define SMALLEST 0
 #define WIDEST 1
+#define INVERSE 1 /
 #include "equilibrated.h"
 
 /* One matrix by all threads of a team. */
