@@ -33,8 +33,8 @@ def made(
 ):
     grads = [p.clone() for p in params] if grads is None else grads
     states = [start(ROWS, p) for p in params]
-    entries = tables.entries_of(params, grads, states, ("momentum_buffer", None), False, 0)
-    return tables.tables(entries, params[0].dtype, tiling, params[0].device)
+    of = tables.touched(params, grads, states, "momentum_buffer", None, False)
+    return tables.tables(of, params[0].dtype, 0, tiling, params[0].device)
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def test_a_table_is_kept_while_addresses_and_shapes_are_the_same():
     grads, states = [p.clone() for p in params], [start(ROWS, p) for p in params]
 
     def table(grads: list[Tensor], params: list[Tensor] = params) -> Table:
-        entries = tables.entries_of(params, grads, states, ("momentum_buffer", None), False, 0)
-        [result] = tables.tables(entries, torch.float32, kernels.CHUNKS[torch.float32], DEVICE)
+        of = tables.touched(params, grads, states, "momentum_buffer", None, False)
+        [result] = tables.tables(of, torch.float32, 0, kernels.CHUNKS[torch.float32], params[0].device)
         return result
 
     first = table(grads)
@@ -90,6 +90,12 @@ def test_a_table_is_kept_while_addresses_and_shapes_are_the_same():
     assert table(grads) is first
     reshaped = table(grads, [params[0].view(16, 8), params[1]])
     assert reshaped.words.tolist()[2:4] == [16, 8]
+
+
+def test_words_written_by_value_are_those_of_an_upload():
+    """As a CUDA graph holds them; addresses need more bits than a float64 has."""
+    words = [0, 7, 2**62 + 1, 2**53 + 1, 140_737_488_355_327] * 50
+    assert tables.by_value(words, DEVICE).tolist() == words
 
 
 def test_wide_accesses_where_every_address_and_row_allows_them():

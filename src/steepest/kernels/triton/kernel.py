@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steepest.kernels.plans import Averaging, Elementwise, Equilibrated, Normalized, Plan
 from steepest.kernels.triton import flat, sums, tiles
-from steepest.kernels.triton.tables import Table, Tiling, entries_of, tables
+from steepest.kernels.triton.tables import Table, Tiling, tables, touched
 from steepest.rounding import compute_dtype
 
 DTYPES = {
@@ -60,17 +60,12 @@ class TritonKernel:
         square = plan.square if isinstance(plan, Elementwise) else None
         corrected = bool((averaging and averaging.corrected) or (square and square.corrected))
         grads = [grad.contiguous() for grad in grads]
-        entries = entries_of(
-            params,
-            grads,
-            states,
-            (averaging and averaging.buffer, square and square.buffer),
-            corrected or bool(averaging and averaging.from_first),
-            None if isinstance(plan, Elementwise) else self.batch_dims,
-        )
+        counts = corrected or bool(averaging and averaging.from_first)
+        of = touched(params, grads, states, averaging and averaging.buffer, square and square.buffer, counts)
+        batch_dims = None if isinstance(plan, Elementwise) else self.batch_dims
         tiling = (TILES if isinstance(plan, Equilibrated) and plan.axis != "none" else CHUNKS)[work]
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            for table in tables(entries, dtype, tiling, device):
+            for table in tables(of, dtype, batch_dims, tiling, device):
                 step = Step(self, table, tiling, dtype, hypers)
                 corrections = step.corrections() if corrected else table.words
                 if isinstance(plan, Elementwise):

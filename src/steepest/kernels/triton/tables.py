@@ -14,15 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from steepest.rounding import compute_dtype
 from steepest.views import stack_shape
 
-Addresses = tuple[int, int, int, int, int]
-"""Of step, parameter, gradient, averaging and square buffer; 0 for what a plan does not have."""
-Entry = tuple[Addresses, tuple[int, int, int], torch.dtype]
-"""The addresses of a tensor, its shape as a stack (k, m, n), and the dtype of its gradient."""
 WIDE_ACCESS = 16
 """Bytes of the widest access of one thread."""
 WORTH_SPLITTING = 2**20
@@ -61,100 +57,133 @@ class Table:
     aligned: bool
 
 
-def tables(
-    entries: tuple[Entry, ...], dtype: torch.dtype, tiling: Tiling, device: torch.device
-) -> list[Table]:
-    """Return the tables of one step of parameters of one dtype on one device."""
-    if device.type != "cuda":
-        return _tables(entries, dtype, tiling, device, 0)
-    if torch.cuda.is_current_stream_capturing():
-        return _tables.__wrapped__(entries, dtype, tiling, device, 0)
-    # Another stream would not wait for this one's upload.
-    return _tables(entries, dtype, tiling, device, torch.cuda.current_stream(device).cuda_stream)
+@dataclass(frozen=True)
+class Touched:
+    """What a step touches, as columns with an entry for every tensor: addresses, shapes, dtypes.
+
+    A column of addresses that a plan does not have is empty.
+    """
+
+    steps: tuple[int, ...]
+    params: tuple[int, ...]
+    grads: tuple[int, ...]
+    averages: tuple[int, ...]
+    squares: tuple[int, ...]
+    shapes: tuple[Size, ...]
+    grad_dtypes: tuple[torch.dtype, ...]
 
 
-def entries_of(
+def touched(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
     states: Sequence[Mapping[str, Tensor]],
-    buffers: tuple[str | None, str | None],
+    average: str | None,
+    square: str | None,
     counts: bool,
-    batch_dims: int | None,
-) -> tuple[Entry, ...]:
+) -> Touched:
     """Return what a step touches, or raise if state is not what :mod:`steepest.views` makes.
 
-    ``buffers`` names the averaging and the square buffer, ``counts`` says whether ``step`` is read. Without
-    ``batch_dims`` tensors are rows of entries. Parameters and gradients must be contiguous.
+    ``average`` and ``square`` name the buffers, ``counts`` says whether ``step`` is read. Parameters and
+    gradients must be contiguous.
     """
-    dtype, device = compute_dtype(params[0]), params[0].device
-    result = []
-    for param, grad, state in zip(params, grads, states, strict=True):
-        size = param.numel()
-        if not size:
-            continue
-        step = 0
-        if counts:
-            own = state["step"]
-            if own.dtype != torch.float32 or own.device != device:
-                raise _unfit("step", own, torch.float32, param)
-            step = own.data_ptr()
-        averaging, square = 0, 0
-        for name in buffers:
-            if name is None:
-                continue
-            own = state[name]
-            if own.dtype != dtype or own.device != device or own.numel() != size or not own.is_contiguous():
-                raise _unfit(name, own, dtype, param)
-            if name == buffers[0]:
-                averaging = own.data_ptr()
-            else:
-                square = own.data_ptr()
-        shape = (1, 1, size) if batch_dims is None else stack_shape(param.shape, batch_dims)
-        result.append(((step, param.data_ptr(), grad.data_ptr(), averaging, square), shape, grad.dtype))
-    return tuple(result)
-
-
-def _unfit(name: str, value: Tensor, dtype: torch.dtype, param: Tensor) -> RuntimeError:
-    return RuntimeError(
-        f"state[{name!r}] must be a contiguous {dtype} tensor on {param.device} to fit a parameter of shape "
-        f"{tuple(param.shape)}; got {value.dtype} of shape {tuple(value.shape)} on {value.device}. "
-        "Use fused=False for state of another kind"
+    work = compute_dtype(params[0])
+    return Touched(
+        _addresses("step", params, states, torch.float32) if counts else (),
+        tuple([param.data_ptr() for param in params]),
+        tuple([grad.data_ptr() for grad in grads]),
+        _addresses(average, params, states, work) if average else (),
+        _addresses(square, params, states, work) if square else (),
+        tuple([param.shape for param in params]),
+        tuple([grad.dtype for grad in grads]),
     )
+
+
+def _addresses(
+    name: str, params: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]], dtype: torch.dtype
+) -> tuple[int, ...]:
+    """Return where a state is, which kernels read by address alone."""
+    values, place = [state[name] for state in states], params[0].get_device()
+    for value, param in zip(values, params, strict=True):
+        if (
+            value.dtype is not dtype
+            or value.get_device() != place
+            or not value.is_contiguous()
+            or (name != "step" and value.numel() != param.numel())
+        ):
+            raise RuntimeError(
+                f"state[{name!r}] must be a contiguous {dtype} tensor on {param.device} that fits a parameter "
+                f"of shape {tuple(param.shape)}; got {value.dtype} of shape {tuple(value.shape)} on "
+                f"{value.device}. Use fused=False for state of another kind"
+            )
+    return tuple([value.data_ptr() for value in values])
+
+
+def tables(
+    of: Touched, dtype: torch.dtype, batch_dims: int | None, tiling: Tiling, device: torch.device
+) -> list[Table]:
+    """Return the tables of a step of parameters of one dtype on one device.
+
+    Without ``batch_dims`` tensors are rows of entries, else stacks of matrices.
+    """
+    if device.type != "cuda":
+        return _tables(of, dtype, batch_dims, tiling, device, 0)
+    if torch.cuda.is_current_stream_capturing():
+        return _tables.__wrapped__(of, dtype, batch_dims, tiling, device, 0)
+    # Another stream would not wait for this one's upload.
+    stream = torch.cuda.current_stream(device).cuda_stream
+    return _tables(of, dtype, batch_dims, tiling, device, stream)
+
+
+Row = tuple[int, tuple[int, int, int]]
+"""A tensor's place in the columns, and its shape as a stack (k, m, n)."""
 
 
 @lru_cache(maxsize=64)
 def _tables(
-    entries: tuple[Entry, ...], dtype: torch.dtype, tiling: Tiling, device: torch.device, stream: int
+    of: Touched,
+    dtype: torch.dtype,
+    batch_dims: int | None,
+    tiling: Tiling,
+    device: torch.device,
+    stream: int,
 ) -> list[Table]:
     result = []
-    for grad_dtype in dict.fromkeys(grad_dtype for _, _, grad_dtype in entries):
+    for grad_dtype in dict.fromkeys(of.grad_dtypes):
         wide = WIDE_ACCESS // min(dtype.itemsize, grad_dtype.itemsize)
-        parts: dict[bool, list[Entry]] = {True: [], False: []}
-        for entry in entries:
-            if entry[2] == grad_dtype:
-                parts[_aligned(entry, wide, tiling)].append(entry)
-        if parts[False] and sum(k * m * n for _, (k, m, n), _ in parts[True]) <= WORTH_SPLITTING:
-            parts = {False: [*parts[True], *parts[False]]}
-        result += [_table(part, grad_dtype, tiling, device, flag) for flag, part in parts.items() if part]
+        parts: dict[bool, list[Row]] = {True: [], False: []}
+        for i, shape in enumerate(of.shapes):
+            if of.grad_dtypes[i] == grad_dtype and shape.numel():
+                k, m, n = (1, 1, shape.numel()) if batch_dims is None else stack_shape(shape, batch_dims)
+                parts[_aligned(of, i) and tiling.aligns(m, n, wide)].append((i, (k, m, n)))
+        if parts[False] and sum(k * m * n for _, (k, m, n) in parts[True]) <= WORTH_SPLITTING:
+            parts = {False: sorted([*parts[True], *parts[False]])}
+        for aligned, rows in parts.items():
+            if rows:
+                result.append(_table(of, rows, grad_dtype, tiling, device, aligned))
     return result
 
 
-def _aligned(entry: Entry, wide: int, tiling: Tiling) -> bool:
-    """Return whether every thread may load ``wide`` entries at once."""
-    addresses, (_, m, n), _ = entry
-    return not any(address % WIDE_ACCESS for address in addresses[1:]) and tiling.aligns(m, n, wide)
+def _aligned(of: Touched, i: int) -> bool:
+    """Return whether a tensor's arrays begin where the widest accesses may."""
+    return not any(own[i] % WIDE_ACCESS for own in (of.params, of.grads, of.averages, of.squares) if own)
 
 
 def _table(
-    entries: list[Entry], grad_dtype: torch.dtype, tiling: Tiling, device: torch.device, aligned: bool
+    of: Touched,
+    rows: list[Row],
+    grad_dtype: torch.dtype,
+    tiling: Tiling,
+    device: torch.device,
+    aligned: bool,
 ) -> Table:
     words: list[int] = []
     programs = matrices = 0
-    for addresses, (k, m, n), _ in entries:
+    for i, (k, m, n) in rows:
+        addresses = (own[i] if own else 0 for own in (of.steps, of.params, of.grads, of.averages, of.squares))
         words += (programs, matrices, m, n, *addresses)
         programs += k * tiling.programs(m, n)
         matrices += k
-    return Table(_upload(words, device), len(entries), programs, matrices, grad_dtype, aligned)
+    return Table(_upload(words, device), len(rows), programs, matrices, grad_dtype, aligned)
 
 
 def _upload(words: list[int], device: torch.device) -> Tensor:
@@ -162,7 +191,12 @@ def _upload(words: list[int], device: torch.device) -> Tensor:
     if device.type != "cuda":
         return torch.tensor(words, dtype=torch.int64, device=device)
     if torch.cuda.is_current_stream_capturing():
-        table = torch.zeros(len(words), dtype=torch.int64, device=device)
-        torch._foreach_add_(table.unbind(), words)
-        return table
+        return by_value(words, device)
     return torch.tensor(words, dtype=torch.int64, pin_memory=True).to(device, non_blocking=True)
+
+
+def by_value(words: list[int], device: torch.device) -> Tensor:
+    """Return the words on the device, written by kernels that carry them as arguments."""
+    table = torch.zeros(len(words), dtype=torch.int64, device=device)
+    torch._foreach_add_(table.unbind(), words)
+    return table
