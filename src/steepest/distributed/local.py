@@ -15,7 +15,7 @@ from torch import Tensor
 
 from steepest.distributed.layout import Layout
 from steepest.distributed.reductions import Partial, Program
-from steepest.distributed.shard import Shard
+from steepest.distributed.shard import Stack
 from steepest.dual_averaging import DualAveraging
 from steepest.momentum import EMA, HeavyBall, NoMomentum
 from steepest.norms import ColNorm, Frobenius, Max, Norm, RowNorm
@@ -82,11 +82,10 @@ def _base(norm: Norm) -> Norm:
     return norm.base if type(norm) is Scaled else norm
 
 
-def update(shard: Shard) -> Program[Update]:
+def update(shards: Stack) -> Program[Update]:
     """Return this rank's part of the step and of what the oracle saw: ``Rule.update`` with its sums told."""
-    rule, layout, hypers, state = shard.rule, shard.layout, shard.hypers, shard.buffers
-    grad = layout.stack(shard.grad)
-    coordinates = yield from _coordinates(rule.preconditioner, grad, shard)
+    rule, layout, hypers, state, grad = shards.rule, shards.layout, shards.hypers, shards.buffers, shards.grad
+    coordinates = yield from _coordinates(rule.preconditioner, grad, shards)
     before = rule.momentum.where == "before"
     m = rule.momentum(grad, state, hypers) if before else grad
     if rule.solves:
@@ -98,21 +97,21 @@ def update(shard: Shard) -> Program[Update]:
         if rule.step.dual_scaled:
             [dual] = yield [Partial(inner(t, u), layout.matrix_groups)]
             s = s * dual
-    s = yield from _step(s, m, shard)
+    s = yield from _step(s, m, shards)
     if not before:
         s = rule.momentum(s, state, hypers)
-    shard.save()
+    shards.save()
     return Update(s, m)
 
 
-def _coordinates(part: Preconditioner, grad: Tensor, shard: Shard) -> Program[Coordinates]:
+def _coordinates(part: Preconditioner, grad: Tensor, shards: Stack) -> Program[Coordinates]:
     if type(part) is InwardOnly:
-        return OneWay((yield from _coordinates(part.inner, grad, shard)))
+        return OneWay((yield from _coordinates(part.inner, grad, shards)))
     if type(part) is not Equilibration:
-        coordinates = part.prepare(grad, shard.buffers, shard.hypers)
+        coordinates = part.prepare(grad, shards.buffers, shards.hypers)
         assert coordinates is not None  # none of these skips a step
         return coordinates
-    layout = shard.layout
+    layout = shards.layout
     wanted: list[Partial] = []
     if part.axis != "columns":
         wanted.append(squares(grad, layout.column_groups, -1))
@@ -121,7 +120,7 @@ def _coordinates(part: Preconditioner, grad: Tensor, shard: Shard) -> Program[Co
     sums = [value.sqrt() for value in (yield wanted)]
     rows = None if part.axis == "columns" else sums[0]
     columns = None if part.axis == "rows" else sums[-1]
-    return part.coordinates(rows, columns, shard.hypers["eps"], grad.dtype)
+    return part.coordinates(rows, columns, shards.hypers["eps"], grad.dtype)
 
 
 def _direction(norm: Norm, t: Tensor, layout: Layout) -> Program[Tensor]:
@@ -139,19 +138,19 @@ def _direction(norm: Norm, t: Tensor, layout: Layout) -> Program[Tensor]:
     return divide(t, size.sqrt())
 
 
-def _step(s: Tensor, m: Tensor, shard: Shard) -> Program[Tensor]:
-    step, layout = shard.rule.step, shard.layout
+def _step(s: Tensor, m: Tensor, shards: Stack) -> Program[Tensor]:
+    step, layout = shards.rule.step, shards.layout
     if type(step) is UnitLMO:
         factor = step.factor_of(*layout.matrix_shape)
         return s if factor == 1.0 else s * factor
     if type(step) is EnergyFloor:
         size, energy = yield [squares(s, layout.matrix_groups), squares(m, layout.matrix_groups)]
-        return step.stretched(s, size.sqrt(), energy.sqrt(), shard.hypers)
+        return step.stretched(s, size.sqrt(), energy.sqrt(), shards.hypers)
     if type(step) is RMSMatched:
         [size] = yield [squares(s, layout.matrix_groups)]
         rows, columns = layout.matrix_shape
         return step.matched(s, size.sqrt(), rows * columns)
-    return step(s, m, shard.hypers)
+    return step(s, m, shards.hypers)
 
 
 def squares(x: Tensor, groups: Sequence[object], dim: int | tuple[int, int] = (-2, -1)) -> Partial:

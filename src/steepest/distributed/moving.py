@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from steepest import averaging
-from steepest.apply import apply_, brought_back, turned
+from steepest.apply import apply_, apply_all_, brought_back, turned
 from steepest.distributed.local import squares, update
 from steepest.distributed.reductions import Program
-from steepest.distributed.shard import Shard
+from steepest.distributed.shard import Shard, Stack
 from steepest.stepping import Move
 
 
-def advance(shard: Shard) -> Program[Move | None]:
-    """Update state and weight of a shard whose rule runs on shards."""
-    found = yield from update(shard)
-    return (yield from move(shard, found.direction, found.momentum))
+def advance(shards: Sequence[Shard]) -> Program[list[Move]]:
+    """Update state and weights of shards that can be one stack and whose rule runs on shards."""
+    stack = Stack(shards)
+    found = yield from update(stack)
+    rule, directions = stack.rule, stack.split(found.direction)
+    if rule.step.whole_network or rule.constraint == "hyperball":
+        momenta = stack.split(found.momentum)
+        moves: list[Move] = []
+        for shard, direction, momentum in zip(shards, directions, momenta, strict=True):
+            moved = yield from move(shard, direction, momentum)
+            moves += [moved] if moved is not None else []
+        return moves
+    weights, stored = [shard.weight for shard in shards], [shard.stored for shard in shards]
+    apply_all_(weights, directions, stack.hypers, rule, stack.layout.batch_dims, stored)
+    if rule.average:
+        averaging.update_all_(weights, [shard.kept for shard in shards], stack.hypers)
+    return []
 
 
 def move(shard: Shard, direction: Tensor, momentum: Tensor | None) -> Program[Move | None]:

@@ -1,12 +1,13 @@
-"""One distributed parameter in one step, as this rank sees it."""
+"""Distributed parameters in one step, as this rank sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.distributed.layout import Layout, local
@@ -67,7 +68,41 @@ class Shard:
         """How the weight is read and written."""
         return weight_of(self.weight, self.kept, self.group)
 
-    @property
+    @cached_property
     def _narrow(self) -> list[str]:
         names = narrow_names(self.rule, self.weight, self.group)
         return [name for name in names if self.kept[name].dtype != compute_dtype(self.weight)]
+
+
+class Stack:
+    """Shards with one rule, one layout and the same numbers, as one stack (k, m, n).
+
+    Small tensors cost calls, not arithmetic: many in a stack cost what one does.
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        first = shards[0]
+        self.shards, self.rule, self.layout = shards, first.rule, first.layout
+        self.hypers = first.hypers
+        if isinstance(counts := first.hypers.get("step"), Tensor) and len(shards) > 1:
+            counts = torch.cat([shard.hypers["step"] for shard in shards])
+            self.hypers = {**first.hypers, "step": counts}
+        self.grad = _joined([self.layout.stack(shard.grad) for shard in shards])
+        self.buffers = {name: _joined([shard.buffers[name] for shard in shards]) for name in first.buffers}
+
+    def save(self) -> None:
+        """Write the buffers back, rounded where they are stored in fewer bits."""
+        if len(self.shards) > 1:
+            for name, value in self.buffers.items():
+                own = [shard.buffers[name] for shard in self.shards]
+                torch._foreach_copy_(own, value.chunk(len(own)))
+        for shard in self.shards:
+            shard.save()
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return a stack in the shapes of the weights."""
+        return x.reshape(len(self.shards), *self.shards[0].weight.shape).unbind()
+
+
+def _joined(stacks: list[Tensor]) -> Tensor:
+    return stacks[0] if len(stacks) == 1 else torch.cat(stacks)

@@ -48,7 +48,7 @@ def take_step(
     if not _screened(groups, places, plain):
         return
     work = _Work(rules, {})
-    summed: list[Shard] = []
+    summed: dict[object, list[Shard]] = {}
     owned: list[Shard] = []
     weights = [local(member.param) for member in members]
     for member, weight in zip(members, weights, strict=True):
@@ -60,8 +60,12 @@ def take_step(
             own.update(initial_state(place, member.param, member.group))
         if place.way in ("alone", "block"):
             work.add(member, weight, place, own)
+            continue
+        shard = work.shard(member, weight, place, own)
+        if place.way == "summed":
+            summed.setdefault(_alike(shard, place), []).append(shard)
         else:
-            (summed if place.way == "summed" else owned).append(work.shard(member, weight, place, own))
+            owned.append(shard)
     moves: list[Move | None] = []
     arriving: Iterable[Any] = ()
     if owned:
@@ -72,13 +76,27 @@ def take_step(
     moves += [
         moved for bucket in stepping.form_buckets(plain, rules, state) for moved in stepping.advance(bucket)
     ]
-    moves += run_together(map(advance, summed), "norms")
+    for moved in run_together(map(advance, summed.values()), "norms"):
+        moves += moved
     moves += _moved(arriving)
     # Sums are made in the order of moves, which must be the same on every rank.
     order = {id(weight): i for i, weight in enumerate(weights)}
     waiting = [moved for moved in moves if moved is not None]
     waiting.sort(key=lambda moved: order[id(moved.param)])
     stepping.move_together(waiting, loss)
+
+
+def _alike(shard: Shard, place: Place) -> object:
+    """Return what shards that go into one stack have in common; the same on every rank."""
+    small = place.layout.shape.numel() <= stepping.SMALL * place.layout.size
+    if not small or place.rule.constraint:
+        return id(shard.param)
+    count = shard.hypers.get("step")
+    dtypes = tuple(value.dtype for value in shard.kept.values())
+    return (
+        *(id(shard.group), id(place), shard.weight.dtype, dtypes),
+        None if isinstance(count, Tensor) else count,
+    )
 
 
 def _screened(
@@ -105,7 +123,7 @@ class _Work:
     states: dict[Tensor, dict[str, Any]] = field(default_factory=dict)
     places: dict[int, Place] = field(default_factory=dict)
     idle: list[Move] = field(default_factory=list)
-    hypers: dict[tuple[int, Place], dict[str, Any]] = field(default_factory=dict)
+    hypers: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     slots: dict[int, dict[int, int]] = field(default_factory=dict)
 
     def add(self, member: Member, weight: Tensor, place: Place, own: dict[str, Any]) -> None:
@@ -168,7 +186,7 @@ class _Work:
 
     def _resolved(self, member: Member, place: Place) -> dict[str, Any]:
         """Return the numbers of a group for one shape, read once a step."""
-        key = id(member.group), place
+        key = id(member.group), id(place)
         if key not in self.hypers:
             hypers = resolve(member.group, place.rule.hypers())
             rate = place.rule.step.rate(place.layout.shape[place.layout.batch_dims :])
