@@ -111,8 +111,8 @@ def _addresses(
             or (name != "step" and value.numel() != param.numel())
         ):
             raise RuntimeError(
-                f"state[{name!r}] must be a contiguous {dtype} tensor on {param.device} that fits a parameter "
-                f"of shape {tuple(param.shape)}; got {value.dtype} of shape {tuple(value.shape)} on "
+                f"state[{name!r}] must be a contiguous {dtype} tensor on {param.device} that fits its "
+                f"parameter of shape {tuple(param.shape)}; got {value.dtype} of shape {tuple(value.shape)} on "
                 f"{value.device}. Use fused=False for state of another kind"
             )
     return tuple([value.data_ptr() for value in values])
