@@ -8,8 +8,11 @@ from torch import Tensor
 from steepest.linalg.fallback import Robust, check_same_shape, check_square, keep_where_not_finite
 from steepest.linalg.householder import orthonormalized
 from steepest.linalg.precision import at_least_float32
-from steepest.linalg.scaling import all_finite, largest_entry, power_of_two
+from steepest.linalg.scaling import all_finite, largest_entry, power_of_two, readable
 from steepest.linalg.symmetric import symmetric_eigen
+
+_SAFE = 2.0**-40, 2.0**40
+"""Scales between which neither a product with a basis nor the squares of its entries leave float32."""
 
 
 @torch.no_grad()
@@ -92,7 +95,10 @@ def refresh_basis(a: Tensor, q: Tensor, *, sort: bool = False) -> Refreshed:
     order = torch.arange(a.shape[-1], device=a.device).expand(a.shape[:-1])
     if a.numel() == 0:
         return Refreshed(q, order, torch.zeros(a.shape[:-2], dtype=torch.bool, device=a.device))
-    image = _product(a / power_of_two(a), q)
+    scale = power_of_two(a)
+    if not (readable(a) and bool(((scale > _SAFE[0]) & (scale < _SAFE[1])).all())):
+        a = a / scale
+    image = _product(a, q)
     by_size = order
     if sort:
         by_size = (q * image).sum(-2).argsort(dim=-1, descending=True, stable=True)
@@ -100,6 +106,8 @@ def refresh_basis(a: Tensor, q: Tensor, *, sort: bool = False) -> Refreshed:
     new = orthonormalized(image)
     kept = ~(all_finite(new) & all_finite(image))
     unchanged = kept | (largest_entry(a)[..., 0, 0] == 0)
+    if readable(unchanged) and not bool(unchanged.any()):
+        return Refreshed(new, by_size, kept)
     value = torch.where(unchanged[..., None, None], q, new)
     return Refreshed(value, torch.where(unchanged[..., None], order, by_size), kept)
 

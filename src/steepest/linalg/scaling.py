@@ -4,6 +4,11 @@ import torch
 from torch import Tensor
 
 
+def readable(x: Tensor) -> bool:
+    """Return whether reading a number of this tensor costs nothing."""
+    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def largest_entry(x: Tensor) -> Tensor:
     """Largest |entry| of each matrix, `(..., 1, 1)`; NaN for a matrix with a NaN.
 

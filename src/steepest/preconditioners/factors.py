@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from steepest.linalg.products import symmetric_multiply_add
-from steepest.linalg.scaling import power_of_two
+from steepest.linalg.scaling import power_of_two, readable
 
 _MODERATE = 2.0**-20, 2.0**20
 """Gradients whose largest entry lies between these are used as they are: their statistic has the unit 1."""
@@ -38,6 +38,7 @@ def accumulate_(
     """
     if not x.numel():
         return
+    size = power_of_two(x) if size is None else size
     x = enter_(factor, unit, x, size)
     if isinstance(keep, Tensor) or isinstance(weight, Tensor):
         factor.mul_(keep).add_((x @ x.mT) * weight)
@@ -46,13 +47,17 @@ def accumulate_(
             symmetric_multiply_add(a, one, one.mT, a, beta=keep, alpha=weight)
     else:
         factor.baddbmm_(x, x.mT, beta=keep, alpha=weight)
-    # No entry of a positive semi-definite matrix is larger than the largest on its diagonal.
-    leave_(factor, unit, factor.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None])
+    if not ordinary(x, size):
+        # No entry of a positive semi-definite matrix is larger than the largest on its diagonal.
+        leave_(factor, unit, factor.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None])
 
 
-def enter_(statistic: Tensor, unit: Tensor, x: Tensor, size: Tensor | None = None) -> Tensor:
-    """Return ``x`` in the unit of its statistic, which is changed first where ``x`` has outgrown it."""
-    new = torch.maximum(unit, power_of_two(x) if size is None else size)
+def enter_(statistic: Tensor, unit: Tensor, x: Tensor, size: Tensor) -> Tensor:
+    """Return ``x`` in the unit of its statistic, which is changed first where ``x`` has outgrown it.
+
+    ``size`` is ``power_of_two(x)``.
+    """
+    new = torch.maximum(unit, size)
     new = torch.where((new >= _MODERATE[0]) & (new <= _MODERATE[1]), 1.0, new).to(unit.dtype)
     if not readable(x) or not torch.equal(new, unit):
         statistic.mul_((unit / new).square())
@@ -70,14 +75,14 @@ def leave_(statistic: Tensor, unit: Tensor, largest: Tensor) -> None:
     unit.mul_(shrink)
 
 
+def ordinary(x: Tensor, size: Tensor) -> bool:
+    """Return whether ``x`` is known to keep its statistic from fading, where knowing costs nothing."""
+    return readable(x) and bool((size >= _MODERATE[0]).all())
+
+
 def plain(x: Tensor, unit: Tensor) -> bool:
     """Return whether all units are known to be 1, where knowing it costs nothing."""
     return readable(x) and bool((unit == 1).all())
-
-
-def readable(x: Tensor) -> bool:
-    """Return whether reading a number of this tensor costs nothing."""
-    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

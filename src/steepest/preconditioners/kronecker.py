@@ -12,6 +12,7 @@ from torch import Size, Tensor
 
 from steepest.linalg import symmetric_eigen, symmetric_power
 from steepest.linalg.fallback import Robust, keep_where_not_finite
+from steepest.linalg.products import symmetric_multiply
 from steepest.linalg.scaling import power_of_two
 from steepest.preconditioners.base import Coordinates, Preconditioner
 from steepest.preconditioners.factors import accumulate_, count_, new_counter, new_factor, sandwich
@@ -256,5 +257,6 @@ def _inverse_root(
     w = w * unit[..., 0].to(w.dtype).square() / correction + eps
     # As a product with its own transpose the root is positive semi-definite whatever the rounding.
     half = eigen.vectors * (w ** (-exponent / 2)).to(factor.dtype)[..., None, :]
-    root = torch.where(largest[..., None] == 0, previous, half @ half.mT)
+    product = symmetric_multiply(half, half.mT, torch.empty_like(factor))
+    root = torch.where(largest[..., None] == 0, previous, product)
     return keep_where_not_finite(root, previous, eigen.retried)

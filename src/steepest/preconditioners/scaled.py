@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.linalg.scaling import power_of_two
 from steepest.preconditioners.base import Coordinates
 from steepest.preconditioners.diagonal import Diagonal, Scaling
-from steepest.preconditioners.factors import enter_, leave_, plain
+from steepest.preconditioners.factors import enter_, leave_, ordinary, plain
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,10 @@ class ScaledDiagonal(Diagonal):
         if not grad.numel():
             return super().prepare(grad, state, hypers)
         v, unit, eps = state[self._buffer], state["unit"], hypers["eps"]
-        grad = enter_(v, unit, grad)
-        if plain(grad, unit):
-            coordinates = super().prepare(grad, state, hypers)
-            leave_(v, unit, v.amax((-2, -1), keepdim=True))
-            return coordinates
+        size = power_of_two(grad)
+        grad = enter_(v, unit, grad, size)
+        if plain(grad, unit) and ordinary(grad, size):
+            return super().prepare(grad, state, hypers)
         size = unit ** (2 * self.power)
         if isinstance(eps, Tensor) or eps != 0:
             eps = eps / (unit**2 if self.eps_placement == "inside" else size)
