@@ -21,7 +21,7 @@ from steepest import checkpoint, pieces, stepping
 from steepest.auxiliary import ADAMW, aux_options
 from steepest.groups import Member, describe, is_matrix, split
 from steepest.hypers import Check, reject_misspelt, reject_unknown, validate
-from steepest.kernels import fused_kernel
+from steepest.kernels import Kernel, fused_kernel
 from steepest.part import Part
 from steepest.roles import AUXILIARY
 from steepest.rounding import Rounding
@@ -142,11 +142,19 @@ class RuleOptimizer(Optimizer):
                     f"rounding must be 'nearest' or 'kahan' for torch.float16, got 'stochastic' for "
                     f"{describe(group, i)}"
                 )
-            if group["fused"] and fused_kernel(rule, param, group) is None:
+            if group["fused"] and self._kernel(rule, param, group) is None:
                 raise ValueError(
                     f"fused=True, but {describe(group, i)} ({param.dtype}, {param.device.type}) has no fused "
                     f"path in {type(self).__name__}; use fused=None for the fastest there is"
                 )
+
+    def _kernel(self, rule: Rule, param: torch.Tensor, group: Mapping[str, Any]) -> Kernel | None:
+        if not self._distributed([param]):
+            return fused_kernel(rule, param, group)
+        from steepest.distributed.places import kernel_of
+        from steepest.distributed.settings import settings_of
+
+        return kernel_of(rule, param, group, settings_of(self))
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         return ADAMW if group.get("rule") == "aux" else self.recipe(group)
@@ -233,7 +241,8 @@ class RuleOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles carry."""
-        return {**super().__getstate__(), "_aux": self._aux}
+        sharding = None if self._sharding is None else self._sharding.portable()
+        return {**super().__getstate__(), "_aux": self._aux, "_sharding": sharding}
 
 
 def _refusing_unknown(init: Callable[..., None]) -> Callable[..., None]:

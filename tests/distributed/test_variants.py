@@ -1,10 +1,13 @@
 """Steps on shards with everything that changes the weight's side, the dtype, or ties parameters together."""
 
+import copy
 from functools import partial
 
 import pytest
 import torch
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.nn import Parameter
 
 import steepest
 from distributed import parity
@@ -29,6 +32,8 @@ from steepest import (
     Steepest,
     UnitLMO,
 )
+from steepest.distributed import configure
+from steepest.distributed.settings import settings_of
 
 
 class Loss:
@@ -140,3 +145,50 @@ def _low(case):
 def test_low_precision(case) -> None:
     for rank in run(2, _low, case):
         assert all(found <= LOW[case][2] for found in rank.values()), rank
+
+
+def _fused():
+    mesh = init_device_mesh("cpu", (2,))
+    param = Parameter(parity.sharded(torch.ones(5, 3), mesh, (Shard(0),)))
+    AdamW([param], fused=True)
+    with pytest.raises(ValueError, match=r"fused=True, but parameter 0 .* has no fused path in ANDI"):
+        ANDI([param], fused=True, threshold=2)
+
+
+def test_fused_paths_take_shards_of_elementwise_rules() -> None:
+    run(2, _fused)
+
+
+def _partial_gradient():
+    """A gradient that is still a sum over ranks, as sequence parallelism leaves it."""
+    mesh = init_device_mesh("cpu", (2,))
+    param = Parameter(parity.sharded(torch.ones(4, dtype=torch.float64), mesh, (Replicate(),)))
+    param.grad = DTensor.from_local(torch.full((4,), 1.5, dtype=torch.float64), mesh, (Partial(),))
+    steepest.Adagrad([param], lr=0.1, eps=0.0).step()
+    other = Parameter(torch.ones(4, dtype=torch.float64))
+    other.grad = torch.full((4,), 3.0, dtype=torch.float64)
+    steepest.Adagrad([other], lr=0.1, eps=0.0).step()
+    return parity.difference([parity.whole_of(param)], [other])
+
+
+def test_gradients_are_placed_as_their_parameters() -> None:
+    assert max(run(2, _partial_gradient)) <= 1e-15
+
+
+def _copied():
+    mesh = init_device_mesh("cpu", (2,))
+    param = Parameter(parity.sharded(torch.ones(6, 4), mesh, (Shard(0),)))
+    param.grad = parity.sharded(torch.ones(6, 4), mesh, (Shard(0),))
+    optimizer = Muon([param])
+    configure(optimizer, traffic=torch.bfloat16)
+    twin = copy.deepcopy(optimizer)
+    optimizer.step()
+    twin.step()
+    other = twin.param_groups[0]["params"][0]
+    return settings_of(twin) == settings_of(optimizer) and torch.equal(
+        parity.whole_of(other), parity.whole_of(param)
+    )
+
+
+def test_copies_keep_their_settings() -> None:
+    assert all(run(2, _copied))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -13,6 +14,7 @@ from steepest.distributed.layout import Layout, layout_of, local, replicated
 from steepest.distributed.local import elementwise, supports
 from steepest.distributed.ownership import kind
 from steepest.distributed.settings import Settings
+from steepest.kernels import Kernel, fused_kernel
 from steepest.rule import Rule
 
 Way = Literal["alone", "block", "summed", "owned"]
@@ -88,3 +90,12 @@ def place_of(param: Tensor, rule: Rule, batch_dims: int, settings: Settings) -> 
     if elementwise(shaped):
         return Place(shaped, layout, "alone")
     return Place(shaped, layout, "summed" if supports(shaped, layout) else "owned")
+
+
+def kernel_of(rule: Rule, param: Tensor, group: Mapping[str, Any], settings: Settings) -> Kernel | None:
+    """Return the fused path for this rank's part of a parameter, None where other ranks have a part in it."""
+    place = place_of(param, rule, group.get("batch_dims", 0), settings)
+    if place is not None and place.way in ("summed", "owned"):
+        return None
+    with torch.no_grad():
+        return fused_kernel(rule if place is None else place.rule, local(param), group)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,10 @@ class Settings:
     blocks: bool = False
     traffic: torch.dtype | None = None
     replicas: ProcessGroup | None = None
+
+    def portable(self) -> Settings:
+        """Return what copies and pickles carry: all but the process group."""
+        return replace(self, replicas=None)
 
 
 DEFAULT = Settings()
