@@ -34,7 +34,7 @@ def made(
     grads = [p.clone() for p in params] if grads is None else grads
     states = [start(ROWS, p) for p in params]
     of = tables.touched(params, grads, states, "momentum_buffer", None, False)
-    return tables.tables(of, params[0].dtype, 0, tiling, params[0].device)
+    return tables.tables(of, 0, tiling, params[0].device)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_table_is_kept_while_addresses_and_shapes_are_the_same():
 
     def table(grads: list[Tensor], params: list[Tensor] = params) -> Table:
         of = tables.touched(params, grads, states, "momentum_buffer", None, False)
-        [result] = tables.tables(of, torch.float32, 0, kernels.CHUNKS[torch.float32], params[0].device)
+        [result] = tables.tables(of, 0, kernels.CHUNKS[torch.float32], params[0].device)
         return result
 
     first = table(grads)
@@ -105,6 +105,7 @@ def test_wide_accesses_where_every_address_and_row_allows_them():
         (flat[:64].view(8, 8), True, True),
         (flat[1:65].view(8, 8), False, False),
         (flat[:40].view(8, 5), True, False),
+        (flat[:48].view(12, 4), True, False),
         (flat[:15].view(3, 5), False, False),
     ]:
         aligned = torch.zeros_like(param)

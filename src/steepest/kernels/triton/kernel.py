@@ -65,7 +65,7 @@ class TritonKernel:
         batch_dims = None if isinstance(plan, Elementwise) else self.batch_dims
         tiling = (TILES if isinstance(plan, Equilibrated) and plan.axis != "none" else CHUNKS)[work]
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            for table in tables(of, dtype, batch_dims, tiling, device):
+            for table in tables(of, batch_dims, tiling, device):
                 step = Step(self, table, tiling, dtype, hypers)
                 corrections = step.corrections() if corrected else table.words
                 if isinstance(plan, Elementwise):

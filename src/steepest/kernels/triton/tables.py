@@ -21,6 +21,8 @@ from steepest.views import stack_shape
 
 WIDE_ACCESS = 16
 """Bytes of the widest access of one thread."""
+MULTIPLE = 8
+"""Entries that such an access holds at most. The kernels are promised matrices, or rows, of a multiple."""
 WORTH_SPLITTING = 2**20
 """Up to this many entries, tensors that forbid wide accesses do not get launches of their own."""
 
@@ -40,9 +42,9 @@ class Tiling:
         """Return how many programs a matrix takes."""
         return -(-m // self.tall) * -(-n // self.wide) if self.tall else -(-m * n // self.wide)
 
-    def aligns(self, m: int, n: int, entries: int) -> bool:
-        """Return whether the rows of tiles, or the matrices chunks go through, are so many entries long."""
-        return (n if self.tall else m * n) % entries == 0
+    def aligns(self, m: int, n: int) -> bool:
+        """Return whether the rows that tiles cut, or the matrices that chunks cut, allow wide accesses."""
+        return (n if self.tall else m * n) % MULTIPLE == 0
 
 
 @dataclass(frozen=True)
@@ -112,26 +114,24 @@ def _addresses(
         ):
             raise RuntimeError(
                 f"state[{name!r}] must be a contiguous {dtype} tensor on {param.device} that fits its "
-                f"parameter of shape {tuple(param.shape)}; got {value.dtype} of shape {tuple(value.shape)} on "
-                f"{value.device}. Use fused=False for state of another kind"
+                f"parameter of shape {tuple(param.shape)}; got a {value.dtype} tensor of shape "
+                f"{tuple(value.shape)} on {value.device}. Use fused=False for state of another kind"
             )
     return tuple([value.data_ptr() for value in values])
 
 
-def tables(
-    of: Touched, dtype: torch.dtype, batch_dims: int | None, tiling: Tiling, device: torch.device
-) -> list[Table]:
-    """Return the tables of a step of parameters of one dtype on one device.
+def tables(of: Touched, batch_dims: int | None, tiling: Tiling, device: torch.device) -> list[Table]:
+    """Return the tables of a step of parameters on one device.
 
     Without ``batch_dims`` tensors are rows of entries, else stacks of matrices.
     """
     if device.type != "cuda":
-        return _tables(of, dtype, batch_dims, tiling, device, 0)
+        return _tables(of, batch_dims, tiling, device, 0)
     if torch.cuda.is_current_stream_capturing():
-        return _tables.__wrapped__(of, dtype, batch_dims, tiling, device, 0)
+        return _tables.__wrapped__(of, batch_dims, tiling, device, 0)
     # Another stream would not wait for this one's upload.
     stream = torch.cuda.current_stream(device).cuda_stream
-    return _tables(of, dtype, batch_dims, tiling, device, stream)
+    return _tables(of, batch_dims, tiling, device, stream)
 
 
 Row = tuple[int, tuple[int, int, int]]
@@ -141,7 +141,6 @@ Row = tuple[int, tuple[int, int, int]]
 @lru_cache(maxsize=64)
 def _tables(
     of: Touched,
-    dtype: torch.dtype,
     batch_dims: int | None,
     tiling: Tiling,
     device: torch.device,
@@ -149,12 +148,11 @@ def _tables(
 ) -> list[Table]:
     result = []
     for grad_dtype in dict.fromkeys(of.grad_dtypes):
-        wide = WIDE_ACCESS // min(dtype.itemsize, grad_dtype.itemsize)
         parts: dict[bool, list[Row]] = {True: [], False: []}
         for i, shape in enumerate(of.shapes):
             if of.grad_dtypes[i] == grad_dtype and shape.numel():
                 k, m, n = (1, 1, shape.numel()) if batch_dims is None else stack_shape(shape, batch_dims)
-                parts[_aligned(of, i) and tiling.aligns(m, n, wide)].append((i, (k, m, n)))
+                parts[_aligned(of, i) and tiling.aligns(m, n)].append((i, (k, m, n)))
         if parts[False] and sum(k * m * n for _, (k, m, n) in parts[True]) <= WORTH_SPLITTING:
             parts = {False: sorted([*parts[True], *parts[False]])}
         for aligned, rows in parts.items():
