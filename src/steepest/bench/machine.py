@@ -11,16 +11,20 @@ from typing import Any
 
 import torch
 
+from steepest.kernels.native import library
 from steepest.race.provenance import hardware
 
 PACKAGES = ("torch", "steepest", "pytorch-optimizer", "heavyball", "triton")
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return chip, cores, threads, memory in GiB, and the device."""
+    """Return chip, cores, threads, memory in GiB, the device, and the native kernels or why none."""
     found: dict[str, Any] = dict(hardware())
     found["ram_gib"] = _memory()
     found["device"] = device.type
+    native = library.load()
+    missing = isinstance(native, library.Unavailable)
+    found["native"] = f"none, {native}" if missing else f"{native.simd}, {native.compiler}"
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found["gpu"] = properties.name

@@ -55,7 +55,8 @@ def panel_table(panel: dict[str, Any]) -> Table:
     lines = []
     for row in rows:
         step = step_ms(row)
-        line = [row["name"], number(step.middle), f"{number(step.low)}–{number(step.high)}"]
+        quartiles = "" if step.low == step.high else f"{number(step.low)}–{number(step.high)}"
+        line = [row["name"], number(step.middle), quartiles]
         line.append(_ratio(ratio(row, by_name[REFERENCE])) if REFERENCE in by_name else "")
         if matched:
             peer = fastest_peer(row, rows) if row["library"] == "steepest" else None
@@ -113,7 +114,8 @@ def about(results: dict[str, Any]) -> list[str]:
     if "gpu" in told:
         chip = f"{told['gpu']}, {told['gpu_gib']} GiB, CUDA {told['cuda']}; {chip}"
     packages = ", ".join(f"{name} {version}" for name, version in found.items())
-    lines = [f"Machine: {chip}.", f"Versions: {packages}.", f"Command: `{results['command']}`."]
+    native = f"Native CPU kernels: {told['native']}."
+    lines = [f"Machine: {chip}.", native, f"Versions: {packages}.", f"Command: `{results['command']}`."]
     loads = [panel["load"] for panel in results["panels"] if panel["load"] is not None]
     if loads and max(loads) > told["cores"]:
         lines.append(
@@ -155,4 +157,5 @@ def _growth(
 
 
 def _ratio(found: Spread) -> str:
-    return f"{number(found.middle)} ({number(found.low)}–{number(found.high)})"
+    alone = number(found.middle)
+    return alone if found.low == found.high else f"{alone} ({number(found.low)}–{number(found.high)})"

@@ -109,9 +109,13 @@ def bench(
         if page is not None:
             marked(page, torch.device(device).type)
         command = shlex.join(["steepest", *context.obj])
-        shown = format is Format.table
-        finished = (lambda panel: print_panel(screen, panel)) if shown else (lambda panel: None)
         with notes.status("") as status:
+
+            def finished(panel: dict[str, Any]) -> None:
+                if format is Format.table:
+                    status.stop()
+                    print_panel(screen, panel)
+                    status.start()
 
             def say(line: str) -> None:
                 if live:
@@ -177,7 +181,9 @@ def _print(screen: Console, table: Table) -> None:
         screen.print(Text(table.caption, style="bold"))
         return
     for i, title in enumerate(table.titles):
-        shown.add_column(title, justify="left" if i < table.words else "right")
+        names = i == 0 and table.words == 1  # the column that must not be cut
+        longest = max(len(row[0]) for row in table.rows) if names else None
+        shown.add_column(title, justify="left" if i < table.words else "right", min_width=longest)
     for row in table.rows:
         shown.add_row(*(Text(cell, no_wrap=table.words == 1) for cell in row))
     screen.print(shown)
