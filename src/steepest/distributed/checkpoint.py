@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,15 @@ from steepest.distributed.places import Place, owned_by, places_of
 from steepest.distributed.settings import settings_of
 from steepest.groups import describe
 from steepest.stepping import BESIDE
+
+
+@runtime_checkable
+class OwnsFactors(Protocol):
+    """An optimizer that divides factors over replicas in a way of its own."""
+
+    def gather_factors(self) -> None:
+        """Give every replica all factors."""
+        ...
 
 
 @contextmanager
@@ -52,7 +61,8 @@ def shown(optimizer: Any) -> Iterator[None]:
 def gather_state(optimizer: Any) -> None:
     """Give every replica the whole state, so that ``optimizer.state_dict()`` can be called on any rank.
 
-    For optimizers after :func:`split_work` whose method keeps factors or bases (Shampoo, SOAP and others),
+    For optimizers after :func:`split_work` whose method keeps factors or bases (Shampoo, SOAP, KFAC and
+    others),
     which otherwise are on one rank each. Until the next step every rank then holds all of them. All ranks
     must call this; it does nothing for other optimizers.
 
@@ -69,6 +79,8 @@ def gather_state(optimizer: Any) -> None:
     ]
     for param, own in owned_state.shown(kept, optimizer.state).items():
         optimizer.state[param].update(own)
+    if isinstance(optimizer, OwnsFactors):
+        optimizer.gather_factors()
 
 
 def settle(optimizer: Any) -> None:

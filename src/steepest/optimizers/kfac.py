@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,9 +70,9 @@ class KFAC(RuleOptimizer):
 
     When not to use:
         For layers with a very wide side (the cost is its cube): ``skip`` them. With weights used other than
-        by calling their layer. With several processes: covariances are not averaged over them, which is
-        refused. With a ``GradScaler``, whose scale enters A. With penalties that differentiate twice.
-        Layers inside ``MultiheadAttention`` are not called by it and go to ``aux``.
+        by calling their layer. On sharded weights (``fully_shard``), which are refused. With a
+        ``GradScaler``, whose scale enters A. With penalties that differentiate twice. Layers inside
+        ``MultiheadAttention`` are not called by it and go to ``aux``.
 
     Args:
         model: the module whose layers are hooked. Statistics are gathered in training mode with gradients
@@ -103,7 +104,8 @@ class KFAC(RuleOptimizer):
         ValueError, TypeError, RuntimeError, FloatingPointError: as in :class:`steepest.Adam`. Besides,
             ValueError for weights shared between different layers (the same weight and bias in modules of
             one kind are one layer) and names in ``skip`` that are no module, and RuntimeError in ``step``
-            for a layer with a gradient whose passes were never seen, and with several processes.
+            for a layer with a gradient whose passes were never seen, and with several processes without
+            :func:`steepest.distributed.split_work`.
 
     Source:
         Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature, arXiv
@@ -222,6 +224,12 @@ class KFAC(RuleOptimizer):
         mine = set() if aux else {id(p) for layer in [*self._watch.layers, *found] for p in layer.parameters}
         others = [entry for entry in group["params"] if id(tensor_of(entry)) not in mine]
         own = [entry for entry in group["params"] if id(tensor_of(entry)) in mine]
+        tensors = sys.modules.get("torch.distributed.tensor")
+        if tensors is not None and any(isinstance(tensor_of(entry), tensors.DTensor) for entry in own):
+            raise ValueError(
+                "K-FAC works on whole weights, alone or on replicas, got a DTensor: the covariances of a "
+                "sharded layer's inputs are not gathered; use SOAP or Shampoo, which need gradients alone"
+            )
         if own and group.get("batch_dims", 0):
             raise ValueError(f"batch_dims must be 0 for K-FAC layers, got {group['batch_dims']!r}")
         if own and group.get("split_sizes"):
@@ -265,8 +273,9 @@ class KFAC(RuleOptimizer):
 
     def _move_layers(self, members: list[Member]) -> None:
         """Move the parameters of all layers: directions first, their common factor, then momentum."""
-        moves = [move for work in self._layers_to_move(members) for move in self._directions(*work)]
+        moves = self._moves(members)
         total = squared_length((resolve(move.group, ())["lr"], move.direction, move.grad) for move in moves)
+        counted = {id(layer.weight) for layer in self._watch.layers}
         for move in moves:
             param, group, direction = move.param, move.group, move.direction
             if group["kl_clip"] is not None:
@@ -274,7 +283,7 @@ class KFAC(RuleOptimizer):
             rule, state = self._rule(group), self.state[param]
             if "momentum_buffer" not in state:
                 state.update({**initial_state(rule, param, group), **state})
-            if "step" in state and FACTOR_STATE.isdisjoint(state.keys() - {"step"}):
+            if "step" in state and id(param) not in counted:
                 state["step"].add_(1)  # of a bias; a layer's own is counted with its statistics
             hypers = resolve(group, rule.hypers())
             buffers = {"momentum_buffer": as_stack(state["momentum_buffer"].to(direction.dtype), 0)}
@@ -297,27 +306,104 @@ class KFAC(RuleOptimizer):
             raise RuntimeError(
                 f"{describe(group, i)} is in a group of K-FAC layers, but no layer of the model has it"
             )
-        if found:
+        if found and self._replicas is None:
             require_one_process()
         return found
 
-    def _directions(self, layer: Layer, group: dict[str, Any]) -> list[_Move]:
-        params, groups = layer.parameters, self._group_of()
-        grads = [None if p.grad is None else p.grad.to(compute_dtype(p)) for p in params]
-        if group["maximize"]:
-            grads = [None if g is None else -g for g in grads]
+    def _moves(self, members: list[Member]) -> list[_Move]:
+        """Return the directions of all layers that have gradients."""
+        replicas = self._replicas
+        if replicas is not None:
+            self._sum_statistics(replicas)
+        work = [(layer, group, self._grads(layer, group)) for layer, group in self._layers_to_move(members)]
+        directions = (
+            [self._directions(*one) for one in work] if replicas is None else self._shared(work, replicas)
+        )
+        groups = self._group_of()
+        return [
+            _Move(p, groups[id(p)], g, u)
+            for (layer, _, grads), found in zip(work, directions, strict=True)
+            for p, g, u in zip(layer.parameters, grads, found, strict=True)
+            if g is not None
+        ]
+
+    def _grads(self, layer: Layer, group: dict[str, Any]) -> list[Tensor | None]:
+        grads = [None if p.grad is None else p.grad.to(compute_dtype(p)) for p in layer.parameters]
+        return [None if g is None else -g for g in grads] if group["maximize"] else grads
+
+    def _directions(self, layer: Layer, group: dict[str, Any], grads: list[Tensor | None]) -> list[Tensor]:
         preconditioner = self._preconditioner(layer, group)
         state = self.state[layer.weight]
         if "step" not in state:
             state.update(layer_state(layer, preconditioner))
         hypers = resolve(group, preconditioner.hypers())
         hypers["statistics"] = self._watch.means(layer)
-        directions = layer_direction(layer, grads, state, preconditioner, hypers)
-        return [
-            _Move(p, groups[id(p)], g, u)
-            for p, g, u in zip(params, grads, directions, strict=True)
-            if g is not None
+        return layer_direction(layer, grads, state, preconditioner, hypers)
+
+    @property
+    def _replicas(self) -> Any:
+        """The process group over which layers are divided, or None."""
+        return None if self._sharding is None else self._sharding.replicas
+
+    def _sum_statistics(self, replicas: Any) -> None:
+        from steepest.distributed.kfac import sum_statistics
+
+        seen = [layer for layer in self._watch.layers if layer.observing]
+        new = [layer for layer in seen if "step" not in self.state.get(layer.weight, {})]
+        averaged = self._watch.loss_average is not None
+        sum_statistics(seen, replicas, averaged, self._watch.outputs, new)
+
+    def _shared(
+        self, work: list[tuple[Layer, dict[str, Any], list[Tensor | None]]], replicas: Any
+    ) -> list[list[Tensor]]:
+        """Return the directions of layers, each computed by its owner, which alone keeps its factors."""
+        from steepest.distributed.collectives import rank_in
+        from steepest.distributed.kfac import layer_owners, release_factors, share_directions
+
+        owners, own = layer_owners(self._watch.layers, replicas), {}
+        for i, (layer, group, grads) in enumerate(work):
+            state = self.state[layer.weight]
+            if owners[layer] == rank_in(replicas):
+                if "step" in state and "statistics_weight" not in state:
+                    raise RuntimeError(
+                        f"the factors of layer {layer.name!r} are not on its owner: layers must not be added "
+                        "during training on replicas; load a checkpoint after adding them"
+                    )
+                own[i] = self._directions(layer, group, grads)
+            else:
+                state.setdefault("step", torch.zeros(())).add_(1)
+                release_factors(state)
+        layers = [layer for layer, _, _ in work]
+        return share_directions(layers, owners, own, replicas, self._sharding.traffic) if layers else []
+
+    def gather_factors(self) -> None:
+        """Give every replica all factors; :func:`steepest.distributed.gather_state` calls this."""
+        if self._replicas is None:
+            return
+        from steepest.distributed.kfac import layer_owners, share_factors
+
+        groups = self._group_of()
+        layers = [layer for layer in self._watch.layers if "step" in self.state.get(layer.weight, {})]
+        meta = torch.device("meta")
+        templates = [
+            layer_state(layer, self._preconditioner(layer, groups[id(layer.weight)]), meta)
+            for layer in layers
         ]
+        states = [self.state[layer.weight] for layer in layers]
+        if layers:
+            owners = layer_owners(self._watch.layers, self._replicas)
+            share_factors(layers, templates, owners, states, self._replicas)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return torch's state dict; on replicas that divide layers, after their factors were gathered."""
+        for layer in self._watch.layers if self._replicas is not None else ():
+            state = self.state.get(layer.weight, {})
+            if "step" in state and "statistics_weight" not in state:
+                raise RuntimeError(
+                    f"the factors of layer {layer.name!r} are on another rank, its owner: call "
+                    "steepest.distributed.gather_state(optimizer) on every rank before state_dict()"
+                )
+        return super().state_dict()
 
     def _named(self, entries: list[Any]) -> list[Any]:
         """Give bare parameters their names in the model, where the groups so far have names."""

@@ -176,8 +176,9 @@ def require_one_process() -> None:
     there = torch.distributed.is_available() and torch.distributed.is_initialized()
     if there and (count := torch.distributed.get_world_size()) > 1:
         raise RuntimeError(
-            f"K-FAC does not average its covariances over processes: weights would differ "
-            f"between the {count} of the default group"
+            "covariances are averaged over processes by steepest.KFAC after "
+            "steepest.distributed.split_work(optimizer), and not otherwise: weights would differ between the "
+            f"{count} of the default group"
         )
 
 
