@@ -19,8 +19,11 @@ from setuptools.errors import CompileError
 NATIVE = "src/steepest/kernels/native"
 SOURCES = [f"{NATIVE}/csrc/kernels.c", f"{NATIVE}/csrc/library.c"]
 HEADERS = sorted(str(path) for path in Path(NATIVE, "csrc").glob("*.h"))
-# NaN and infinities mean what they say; only flags and traps that nobody reads are given up.
-FLAGS = "-std=c11 -O3 -g0 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -fvisibility=hidden"
+# NaN and infinities mean what they say; given up are the order of sums, the sign of zero, flags and traps.
+FLAGS = (
+    "-std=c11 -O3 -g0 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros "
+    "-fassociative-math -fvisibility=hidden"
+)
 AVX2 = "-mavx2 -mfma"
 LEVELS = {
     "baseline": "",

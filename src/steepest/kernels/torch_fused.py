@@ -71,8 +71,13 @@ def adam_kernel(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> FusedAda
         or not param.is_contiguous()
         or type(param.data) is not Tensor
         or any(isinstance(beta, Tensor) and beta.device.type != "cpu" for beta in group.get("betas", ()))
+        or _is_zero(group.get("eps"))  # entries that never saw a gradient would be 0 / 0
         or rule.decay not in ("decoupled", "l2")
         or not is_adam(rule)
     ):
         return None
     return FusedAdam(rule.decay == "decoupled", group["maximize"])
+
+
+def _is_zero(number: Any) -> bool:
+    return number == 0 if not isinstance(number, Tensor) else number.device.type == "cpu" and not number.any()
