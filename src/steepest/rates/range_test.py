@@ -16,8 +16,8 @@ from steepest.rates.snapshot import restored
 from steepest.text_table import aligned
 
 SMOOTHING = 0.9
-BACK_OFF = 10.0
-"""From the lr of the lowest loss down to the one suggested."""
+FALLEN, BACK_OFF = 0.9, 3.0
+"""The suggestion lies a factor below the lr at which so much of the loss's fall was reached."""
 BLOWN_UP = 4.0
 """The sweep ends when the loss is this many times its lowest value."""
 ROWS = 12
@@ -28,16 +28,16 @@ class RangeTest:
     """The curve of a range test and the lr it suggests.
 
     ``lrs``, ``losses`` and ``smoothed`` have one entry for each step, the loss before the step. ``lowest`` is
-    the lr at the smoothed loss's lowest point, ``steepest`` the one at which it fell fastest per factor of
-    lr; ``lr``, the suggestion, is a tenth of ``lowest``, or None where the curve does not allow one, and
-    ``reason`` says why or what limits it. ``diverged`` says whether the sweep ended early.
+    the lr at the smoothed loss's lowest point, ``reached`` the first at which nine tenths of its whole fall
+    had been made; ``lr``, the suggestion, is a third of ``reached``, or None where the curve does not allow
+    one, and ``reason`` says why or what limits it. ``diverged`` says whether the sweep ended early.
     """
 
     lrs: tuple[float, ...]
     losses: tuple[float, ...]
     smoothed: tuple[float, ...]
     lowest: float | None
-    steepest: float | None
+    reached: float | None
     lr: float | None
     diverged: bool
     reason: str
@@ -66,8 +66,10 @@ def lr_range_test(
 
     lr_t = lr_min (lr_max / lr_min)^(t / (steps - 1)). The loss before each step is smoothed by an average
     with coefficient ``smoothing``, corrected for its start. The sweep ends early when a loss is not finite,
-    or the smoothed one exceeds its lowest value by three times that value's size. The suggestion is a tenth
-    of the lr at which the smoothed loss was lowest: by then lr is already too large for many steps.
+    or the smoothed one exceeds its lowest value by three times that value's size. The suggestion is a third
+    of the lr at which nine tenths of the whole fall had been made: the lowest point itself lies where lr is
+    already too large for many steps, and on a plateau anywhere. On the two embedded tasks and 11 methods it
+    was within a factor of 3 of the best rate of a sweep in 15 of 22 cases, else mostly above (docs/which-lr).
 
     Afterwards parameters, gradients, buffers, training modes, the optimizer's state and groups, and torch's
     random generators are what they were, bit for bit. Batches drawn are not put back: give a fresh iterator
@@ -84,14 +86,17 @@ def lr_range_test(
         all_groups: whether the auxiliary groups of a hybrid are swept too; by default they keep their lr.
             Groups that are swept keep their ratios: the largest of their rates is the one reported.
 
+    Returns:
+        The curve and the suggestion, as a :class:`RangeTest`; printed, it is a table.
+
     Raises:
         ValueError, TypeError: for numbers out of range, and a ``backward`` that returns no loss or leaves no
             gradients. Whatever ``backward`` raises passes through, after everything is restored.
 
     When not to use:
-        As a replacement of a sweep: a sharp rise shows where training breaks, the best lr of a long run is
-        only in its neighbourhood. With a learning rate scheduler that is stepped inside ``backward``. For
-        clipped and Polyak steps, which bound themselves.
+        As a replacement of a sweep: the best lr of a long run is only in its neighbourhood. A hybrid whose
+        auxiliary AdamW does most of the learning hides what its own rule does. With a learning rate
+        scheduler that is stepped inside ``backward``. For clipped and Polyak steps, which bound themselves.
 
     Source:
         Smith, Cyclical Learning Rates for Training Neural Networks, arXiv 1506.01186.
@@ -188,13 +193,12 @@ def _read(
     if len(lrs) < 2:
         return RangeTest(*curve, None, None, None, diverged, "the loss was not finite from the start")
     at = min(range(len(smoothed)), key=smoothed.__getitem__)
-    falls = [smoothed[i] - smoothed[i + 1] for i in range(len(smoothed) - 1)]
-    fastest = max(range(len(falls)), key=falls.__getitem__)
-    if at == 0 or falls[fastest] <= 0:
+    fall = smoothed[0] - smoothed[at]
+    if fall <= 1e-6 * abs(smoothed[0]):  # less than rounding makes
         reason = "the loss never fell; begin at a smaller lr_min, or look at the loss itself"
         return RangeTest(*curve, None, None, None, diverged, reason)
-    lowest = lrs[at]
-    reason = f"a tenth of {lowest:.2g}, where the smoothed loss was lowest"
+    reached = next(lr for lr, x in zip(lrs, smoothed, strict=True) if smoothed[0] - x >= FALLEN * fall)
+    reason = f"a third of {reached:.2g}, where the smoothed loss had made nine tenths of its fall"
     if at == len(lrs) - 1 and not diverged:
         reason += f"; it was still falling at lr_max={lr_max:g}, so try a larger one"
-    return RangeTest(*curve, lowest, lrs[fastest], lowest / BACK_OFF, diverged, reason)
+    return RangeTest(*curve, lrs[at], reached, reached / BACK_OFF, diverged, reason)

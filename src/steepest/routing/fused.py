@@ -49,7 +49,7 @@ def resolved(options: Mapping[str, Any], shape: Size, name: str) -> dict[str, An
 
     ``split_sizes`` is a number of equal parts or the size of each; ``num_heads`` cuts the first part (or
     the whole) into so many heads, and the other parts into heads of that size. ``split_dim`` counts after
-    the batch dimensions.
+    the batch dimensions. Vectors stay whole.
 
     Raises:
         TypeError, ValueError: the sizes do not fit ``shape``, that of the parameter called ``name``.
@@ -61,8 +61,8 @@ def resolved(options: Mapping[str, Any], shape: Size, name: str) -> dict[str, An
     if dim not in (0, 1) or isinstance(dim, bool):
         raise ValueError(f"split_dim must be 0 (rows) or 1 (columns), got {dim!r} for {name!r}")
     one = shape[options.get("batch_dims", 0) :]
-    if len(one) < 2:
-        raise ValueError(f"split_sizes and num_heads need a matrix, got {name!r} of shape {tuple(shape)}")
+    if len(one) < 2:  # a bias beside its weight
+        return rest
     side = one[dim]
     where = f"{name!r} of shape {tuple(shape)}, whose {('rows', 'columns')[dim]} are {side}"
     parts = _parts(options.get("split_sizes", 1), side, where)

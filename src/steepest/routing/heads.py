@@ -9,6 +9,7 @@ last linear layer.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from torch import nn
 
@@ -93,9 +94,10 @@ def _last(leaves: list[Leaf]) -> tuple[set[nn.Parameter], str | None]:
     matrices = [leaf for leaf in leaves if leaf.param.ndim >= 2]
     if len(matrices) < 2:
         return set(), None
-    path, module = matrices[-1].holders[0]
-    blocks = [one for place, one in matrices[-1].around.items() if place != path and _repeats(one)]
-    if not isinstance(module, nn.Linear) or blocks:
+    module = matrices[-1].holders[0][1]
+    chain = list(matrices[-1].around.values())
+    in_a_block = any(_repeats(outer) and _is_block(inner) for outer, inner in pairwise(chain))
+    if not isinstance(module, nn.Linear) or in_a_block:
         return set(), None
     name = matrices[-1].name
     return {matrices[-1].param}, (
@@ -105,8 +107,12 @@ def _last(leaves: list[Leaf]) -> tuple[set[nn.Parameter], str | None]:
 
 
 def _repeats(module: nn.Module) -> bool:
-    """Return whether a module is a list of at least two blocks of one kind."""
+    """Return whether a module is a list of blocks: modules with children, in a sequence two of one kind."""
     if not isinstance(module, nn.ModuleList | nn.Sequential):
         return False
-    kinds = [type(child) for child in module if any(True for _ in child.children())]
-    return len(kinds) >= 2 and len(set(kinds)) < len(kinds)
+    kinds = [type(child) for child in module if _is_block(child)]
+    return bool(kinds) and (isinstance(module, nn.ModuleList) or len(set(kinds)) < len(kinds))
+
+
+def _is_block(module: nn.Module) -> bool:
+    return any(True for _ in module.children())

@@ -49,7 +49,7 @@ def param_groups(
             keys: ``role``, ``rule`` (``"matrix"`` or ``"aux"``), ``lr``, ``weight_decay``, ``batch_dims``,
             and any other of the optimizer. Besides, for matrices side by side in one parameter:
             ``split_sizes`` (their sizes, or a number of equal parts), ``split_dim`` (0 rows, 1 columns),
-            ``num_heads`` (heads in the first of them, or in the whole).
+            ``num_heads`` (heads in the first of them, or in the whole); biases beside them stay whole.
         roles: options by role.
         split_fused: whether projections with a known layout are stepped as their parts: queries, keys and
             values of ``MultiheadAttention``, timm and GPT-2; gates of LSTM and GRU; ``gate_up_proj``.
@@ -181,6 +181,11 @@ def _claimed(
             raise ValueError(
                 f"the override {written(match)} changes nothing: all it matches, such as "
                 f"{matched[0].name!r}, is claimed by the earlier {written(first)}; put it first"
+            )
+        if any(key in options for key in KEYS) and all(leaf.param.ndim < 2 for leaf in new):
+            raise ValueError(
+                f"the override {written(match)} cuts nothing: all it takes, such as {new[0].name!r}, are "
+                "vectors"
             )
         for leaf in new:
             claimed[leaf], owner[leaf] = options, match

@@ -79,21 +79,30 @@ class ParamGroups(list[dict[str, Any]]):
         header = ["parameter", "shape", "role", "rule", "lr", "decay"]
         header += [] if optimizer is None else ["RMS at lr 1", "state"]
         kinds: dict[tuple[str, ...], list[int]] = {}
+        names: dict[tuple[str, ...], list[str]] = {}
         for claim in self.claims:
             group = held[claim.param] if held else claim.options
-            row = [_name(claim, full), _shape(claim), claim.role, _rule(claim, group, optimizer)]
+            row = [
+                _name(claim) if full else NUMBERED.sub("*", _name(claim)),
+                _shape(claim),
+                claim.role,
+                _rule(claim, group, optimizer),
+            ]
             row += [_number(group.get("lr")), _number(group.get("weight_decay"))]
             state = 0
             if optimizer is not None:
                 row += [_number(rms.get(claim.param))]
                 state = state_bytes(optimizer, group, claim.param)
             entry = kinds.setdefault(tuple(row), [0, 0, 0])
+            names.setdefault(tuple(row), []).append(_name(claim))
             for i, value in enumerate((1, claim.param.numel(), state)):
                 entry[i] += value
         rows = []
         for row, (count, _, state) in kinds.items():
             shape = row[1] if count == 1 else f"{row[1]} x {count}"
-            rows.append([row[0], shape, *row[2:], *([] if optimizer is None else [_bytes(state)])])
+            rows.append(
+                [_together(names[row]), shape, *row[2:], *([] if optimizer is None else [_bytes(state)])]
+            )
         total = sum(entry[1] for entry in kinds.values())
         words = f"{len(self.claims)} parameters, {total:,} entries, {len(self)} groups"
         if optimizer is not None:
@@ -116,10 +125,14 @@ def _held(optimizer: Optimizer, claims: Sequence[Claim]) -> dict[Tensor, Mapping
     return held
 
 
-def _name(claim: Claim, full: bool) -> str:
-    names = [claim.names[0]] if len(claim.names) == 1 else [claim.names[0], f"(= {claim.names[1]})"]
-    told = " ".join(names)
-    return told if full else NUMBERED.sub("*", told)
+def _name(claim: Claim) -> str:
+    return claim.names[0] if len(claim.names) == 1 else f"{claim.names[0]} (= {claim.names[1]})"
+
+
+def _together(names: Sequence[str]) -> str:
+    """Return one name for several of one form, with stars where their numbers differ."""
+    parts = zip(*(name.split(".") for name in names), strict=True)
+    return ".".join(part[0] if len(set(part)) == 1 else "*" for part in parts)
 
 
 def _shape(claim: Claim) -> str:
