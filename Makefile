@@ -23,7 +23,7 @@ blocks: $(READY)
 examples: $(READY)
 	for example in examples/*.py; do echo "$$example"; $(BIN)/python $$example || exit 1; done
 
-# Everything, about an hour on two cores; an interrupted call goes on. ARGS="--fresh" starts anew.
+# Everything: plan an hour or more on two cores; an interrupted call goes on. ARGS="--fresh" starts anew.
 bench: $(READY)
 	$(BIN)/steepest bench --full --seconds 120 --device cpu --out docs/assets/benchmarks_cpu.json \
 		--page docs/benchmarks.md $(ARGS)
@@ -41,5 +41,5 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[race,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[race,dev,trainers]"
 	touch $@

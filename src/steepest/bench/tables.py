@@ -115,18 +115,23 @@ def about(results: dict[str, Any]) -> list[str]:
         chip = f"{told['gpu']}, {told['gpu_gib']} GiB, CUDA {told['cuda']}; {chip}"
     packages = ", ".join(f"{name} {version}" for name, version in found.items())
     native = f"Native CPU kernels: {told['native']}."
-    lines = [f"Machine: {chip}.", native, f"Versions: {packages}.", f"Command: `{results['command']}`."]
+    lines = [f"Machine: {chip}.", native, f"Versions: {packages}.", f"Command: {_command(results)}."]
     loads = [panel["load"] for panel in results["panels"] if panel["load"] is not None]
     if loads and max(loads) > told["cores"]:
         lines.append(
             f"The machine was not idle: its load was up to {max(loads)} on {told['cores']} cores when a "
-            "panel began, so differences of a few per cent mean little."
+            "panel began. These figures are provisional, ratios and verdicts included."
         )
     if results.get("copy_bytes_per_second"):
         speed = results["copy_bytes_per_second"] / 1e9
         lines.append(f"Copying 256 MiB reads and writes {speed:.1f} GB/s in all.")
     lines += [f"Not measured: {name}; {why}." for name, why in results["missing"].items()]
     return lines
+
+
+def _command(results: dict[str, Any]) -> str:
+    """The command line; where figures come from several runs, how they were put together."""
+    return results.get("provenance") or f"`{results['command']}`"
 
 
 def number(value: float) -> str:

@@ -68,8 +68,8 @@ def bench(
         bool,
         typer.Option(
             "--full",
-            help="All methods, and scaling, import time, copy bandwidth and orthogonality: about an hour on "
-            "two cores.",
+            help="All methods, and scaling, import time, copy bandwidth and orthogonality: plan an hour or "
+            "more on two cores.",
         ),
     ] = False,
     out: Annotated[Path, typer.Option(help="File of the results, JSON.")] = Path("bench-results.json"),
