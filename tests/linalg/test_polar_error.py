@@ -210,3 +210,15 @@ def test_buffers_are_bounded():
     cpu = polar_plan(torch.empty(1).expand(64, 512, 2048))
     assert cpu.chunk * (4 * 512**2 + 512 * 2048) <= 2**22 * torch.get_num_threads()
     assert polar_plan(torch.empty(1).expand(1, 10**4, 10**4)).chunk == 1
+
+
+# --- compiled ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 24), (HALVES, 600)])
+def test_iterations_compile_without_a_break(shape):
+    x = gaussian(*shape)
+    compiled = torch.compile(
+        lambda x: polar(x, compute_dtype=torch.float32), backend="eager", fullgraph=True, dynamic=False
+    )
+    assert (compiled(x) - polar(x)).abs().max() < 1e-4

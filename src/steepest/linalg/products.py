@@ -66,6 +66,7 @@ def _in_halves(out: Tensor) -> bool:
         out.device.type == "cpu"
         and out.dtype in (torch.float32, torch.float64)
         and out.shape[-1] >= LEAST_SIDE
+        and not torch.compiler.is_compiling()  # which takes no part of a tensor as `out`
     )
 
 
