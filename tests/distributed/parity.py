@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -103,13 +104,19 @@ def one_process(
     dtype: torch.dtype,
     options: dict[str, Any],
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Return weights and state after the same steps on whole parameters; remembered by name."""
+    """Return weights and state after the same steps on whole parameters; the first rank computes them.
+
+    They are remembered by name, so all ranks must ask.
+    """
     key = (make, repr(shapes), steps, dtype, repr(options))
-    if key not in _known or not isinstance(make, str):
+    first = dist.get_rank() == 0
+    if first and (key not in _known or not isinstance(make, str)):
         whole = parameters(shapes, dtype)
         optimizer = maker(whole, **options)
         for seed in range(steps):
             give_gradients(whole, seed)
             optimizer.step()
         _known[key] = [p.detach() for p in whole], [dict(optimizer.state[p]) for p in whole]
-    return _known[key]
+    told: list[Any] = [_known[key] if first else None]
+    dist.broadcast_object_list(told, src=0)
+    return told[0]

@@ -53,8 +53,9 @@ def directions(
 def _pipe(jobs: Sequence[Job], traffic: torch.dtype | None) -> _Pipe:
     """Return the pipe of jobs of one group of ranks and one dtype."""
     first = jobs[0].shard
-    plan = _plan(tuple((one.shard.layout, one.owner, one.answers) for one in jobs), tuple(_wave_of(jobs)))
-    return _Pipe(jobs, plan, first.layout.group, first.layout.rank, traffic or first.grad.dtype)
+    items, layout = tuple((one.shard.layout, one.owner, one.answers) for one in jobs), first.layout
+    plan = _plan(items, tuple(_wave_of(jobs)), layout.size, layout.rank)
+    return _Pipe(jobs, plan, layout.group, layout.rank, traffic or first.grad.dtype)
 
 
 def _drain(pipe: _Pipe, coming: _Coming) -> Iterator[Direction]:
@@ -96,9 +97,10 @@ class _Wave:
 
 
 @lru_cache(maxsize=64)
-def _plan(items: tuple[tuple[Layout, int, int], ...], wave_of: tuple[int, ...]) -> list[_Wave]:
-    """Return the waves of jobs given as layout, owner and number of answers."""
-    ranks, me = items[0][0].size, items[0][0].rank
+def _plan(
+    items: tuple[tuple[Layout, int, int], ...], wave_of: tuple[int, ...], ranks: int, me: int
+) -> list[_Wave]:
+    """Return the waves of jobs, given as layout, owner and number of answers, as rank ``me`` sees them."""
     plan: list[_Wave] = []
     for wave in range(max(wave_of) + 1):
         jobs = tuple(i for i, number in enumerate(wave_of) if number == wave)
