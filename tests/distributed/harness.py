@@ -59,36 +59,29 @@ class _Worker:
 
 
 class _Pool:
-    """The workers, and the group that the first of them form."""
+    """Workers that form one group.
 
-    def __init__(self) -> None:
-        self.workers: list[_Worker] = []
-        self.world = 0
-        self.meetings = 0
-        self.directory = Path(tempfile.mkdtemp(prefix="steepest-"))
+    Every size has workers of its own: torch caches meshes by their ranks, and with them groups that are gone.
+    """
 
-    def gather(self, world: int) -> list[_Worker]:
-        """Return ``world`` workers; when the number changes they are to form a new group."""
-        while len(self.workers) < world:
-            self.workers.append(_Worker())
-        if world != self.world:
-            self.world, self.meetings = world, self.meetings + 1
-        return self.workers[:world]
+    def __init__(self, world: int) -> None:
+        self.directory = tempfile.mkdtemp(prefix="steepest-")
+        self.workers = [_Worker() for _ in range(world)]
 
     def stop(self) -> None:
         """End all workers."""
         while self.workers:
             self.workers.pop().stop()
-        self.world = 0
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
-_pool = _Pool()
+_pools: dict[int, _Pool] = {}
 
 
 @atexit.register
 def _close() -> None:
-    _pool.stop()
-    shutil.rmtree(_pool.directory, ignore_errors=True)
+    while _pools:
+        _pools.popitem()[1].stop()
 
 
 def run(
@@ -101,8 +94,9 @@ def run(
     Raises:
         RankFailed: with the traceback of every rank that raised, and the ranks that never answered.
     """
-    workers = _pool.gather(world)
-    store = str(_pool.directory / str(_pool.meetings))
+    if world not in _pools:
+        _pools[world] = _Pool(world)
+    workers, store = _pools[world].workers, f"{_pools[world].directory}/store"
     for rank, worker in enumerate(workers):
         worker.connection.send((function.__module__, function.__qualname__, args, rank, world, store))
     answers: dict[int, tuple[bool, Any]] = {}
@@ -121,7 +115,7 @@ def run(
     failures = [f"rank {rank}:\n{answer}" for rank, (fine, answer) in sorted(answers.items()) if not fine]
     silent = [f"rank {rank}: no answer" for rank in sorted(needed - answers.keys())]
     if failures or silent or lost:
-        _pool.stop()  # their group may be of no use
+        _pools.pop(world).stop()  # their group may be of no use
     if failures or silent:
         raise RankFailed("\n".join([*failures, *silent]))
     return [answers[rank][1] if rank in answers else None for rank in range(world)]
@@ -143,21 +137,17 @@ def _serve() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\..*")
     collectives.TIMEOUT = timedelta(seconds=30)
     connection = Client(os.environ["HARNESS_ADDRESS"], authkey=bytes.fromhex(os.environ["HARNESS_KEY"]))
-    current = ""
     while True:
         try:
             module, name, args, rank, world, meeting = connection.recv()
         except EOFError:
             return
         try:
-            if meeting != current:
-                if dist.is_initialized():
-                    dist.destroy_process_group()
+            if not dist.is_initialized():
                 store = dist.FileStore(meeting, world)
                 dist.init_process_group(
                     "gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60)
                 )
-                current = meeting
             function: Any = importlib.import_module(module)
             for part in name.split("."):
                 function = getattr(function, part)
