@@ -7,6 +7,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import steepest
+import steepest.distributed
 from distributed.harness import run
 from steepest import recipes
 from steepest.distributed import owned, ownership
@@ -223,3 +224,21 @@ def test_state_is_shown_sharded_and_taken_back(rule):
             if name not in ("left", "right", "left_unit", "right_unit", "fallbacks"):
                 continue  # eigenvectors of eigenvalue zero are anything
             assert abs(value - expected).max() <= 1e-9 * (1 + abs(expected).max())
+
+
+def blocks():
+    """State dicts with ``blocks=True``: parameter-shaped state only."""
+    mesh = init_device_mesh("cpu", (2,))
+    param = torch.nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)]))
+    whole = steepest.Muon([param])
+    steepest.distributed.configure(whole, blocks=True)
+    held = whole.state_dict()["state"][0]
+    factored = steepest.SOAP([param])
+    steepest.distributed.configure(factored, blocks=True)
+    with pytest.raises(RuntimeError, match=r"parameter 0 of shape \(4, 4\) is of this rank's block"):
+        factored.state_dict()
+    return list(held)
+
+
+def test_factors_of_blocks_are_not_saved():
+    assert run(2, blocks) == [["momentum_buffer"]] * 2

@@ -38,10 +38,12 @@ def shown(optimizer: Any) -> Iterator[None]:
     """Let ``optimizer.state`` be what a state dict holds, inside the block.
 
     Raises:
-        RuntimeError: for replicas whose owners' state was not gathered since the last step.
+        RuntimeError: for replicas whose owners' state was not gathered since the last step, and for factors
+            of blocks, which belong to one rank of one mesh.
     """
-    state = optimizer.state
-    kept = _kept(optimizer, _places(optimizer))
+    state, places = optimizer.state, _places(optimizer)
+    _refuse_blocks(optimizer, places)
+    kept = _kept(optimizer, places)
     for one in kept:
         away = not one.template().keys() <= state.get(one.param, {}).keys()
         if away and one.layout.mesh is None and one.param in state:
@@ -105,6 +107,20 @@ def _settled(value: Any, param: Tensor, place: Place) -> Any:
             return value
         value = value.full_tensor()
     return place.layout.wrap(place.layout.part(value).clone(memory_format=torch.contiguous_format))
+
+
+def _refuse_blocks(optimizer: Any, places: dict[Tensor, Place]) -> None:
+    for group in optimizer.param_groups:
+        for i, param in enumerate(group["params"]):
+            if param not in places or places[param].way != "block":
+                continue
+            for name, value in optimizer.state.get(param, {}).items():
+                if name != "step" and not isinstance(value, DTensor):
+                    raise RuntimeError(
+                        f"{name!r} of {describe(group, i)} is of this rank's block (blocks=True), and ranks "
+                        "would overwrite each other's in a checkpoint: only methods whose state has the "
+                        "parameter's shape can be saved with blocks"
+                    )
 
 
 def _places(optimizer: Any) -> dict[Tensor, Place]:
