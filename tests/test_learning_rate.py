@@ -216,6 +216,7 @@ def test_the_curve():
     assert result.smoothed[0] == pytest.approx(result.losses[0])
     assert result.lowest == result.lrs[result.smoothed.index(min(result.smoothed))]
     fall = [result.smoothed[0] - x for x in result.smoothed]
+    assert result.reached is not None
     at = result.lrs.index(result.reached)
     assert fall[at] >= 0.9 * max(fall) > fall[at - 1]
     assert result.lr == pytest.approx(result.reached / 3)

@@ -52,7 +52,7 @@ class Probe:
         """Take a step with the gradients the stand-ins hold; ``counts`` says whether it is measured."""
         groups = self._optimizer.param_groups
         before = [[p.detach().clone() for p in g["params"]] for g in groups] if counts else []
-        value = torch.tensor(loss)
+        value: Any = torch.tensor(loss)
         self._optimizer.step(lambda: value)
         if not counts:
             return

@@ -156,7 +156,7 @@ def test_a_classifier_beside_adapters_is_the_head():
 
 def timm_model(name: str, **kwargs) -> nn.Module:
     try:
-        import timm
+        import timm  # pyright: ignore[reportMissingImports]
     except (ImportError, RuntimeError):  # timm needs a torchvision built for the torch that is here
         pytest.skip("timm cannot be imported")
     return timm.create_model(name, pretrained=False, num_classes=7, **kwargs)

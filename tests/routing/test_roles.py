@@ -152,7 +152,7 @@ def test_heads_are_told_by_the_model_then_by_name_then_by_place():
             self.out_map = nn.Linear(4, 9)
             self.last = nn.Linear(4, 4)
 
-        def get_output_embeddings(self):
+        def get_output_embeddings(self) -> nn.Module | None:
             return self.out_map
 
     class Silent(Told):

@@ -178,7 +178,7 @@ def _loss_of(backward: Callable[[], Any], optimizer: Optimizer) -> float:
 
 def _stepped(optimizer: Optimizer, loss: float) -> bool:
     """Take the step; return False if it was refused for gradients that are not finite."""
-    value = torch.tensor(loss)
+    value: Any = torch.tensor(loss)
     try:
         optimizer.step(lambda: value)  # for steps that need the loss; gradients are there already
     except FloatingPointError:

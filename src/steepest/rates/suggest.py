@@ -90,8 +90,7 @@ def suggest_lr(
 
     Matching the size of updates is what made AdamW's settings carry over to Muon in the source. Its limits:
 
-    - Equal size is not equal progress: a spectral step of AdamW's size often tolerates a larger lr, and the
-      steps of MuAdamSANIA and other methods with heavy tails a smaller one. Sweep by threes around it.
+    - Equal size is not equal progress: sweep by threes around it.
     - It is as good as ``adamw_lr`` was, and supposes the same batch size, schedule and decay; decoupled
       decay per step is lr * weight_decay, so scale weight_decay by adamw_lr / lr to keep it.
     - Random gradients have full rank and no common direction. Real ones make AdamW's updates up to twice

@@ -67,7 +67,7 @@ def nothing(match: Match, leaves: list[Leaf]) -> str:
 
 def _closest(pattern: str, names: list[str]) -> list[str]:
     """Return up to three names like a pattern, with its stars where they fit."""
-    shapes = dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name) for name in names)
+    shapes = dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names)
     near = difflib.get_close_matches(pattern, shapes, n=3, cutoff=0.6)
     if near:
         return near

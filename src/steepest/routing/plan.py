@@ -114,7 +114,10 @@ def _by_default(role: str, leaf: Leaf, spared: set[str]) -> dict[str, Any]:
 def _spared(model: nn.Module) -> set[str]:
     """Return the names a model wants kept from weight decay, as timm's models tell them."""
     told = getattr(model, "no_weight_decay", None)
-    return set(told()) if callable(told) else set()
+    if not callable(told):
+        return set()
+    names: Any = told()
+    return set(names)
 
 
 def _checked_roles(roles: Any) -> dict[str, Mapping[str, Any]]:

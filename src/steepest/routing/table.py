@@ -115,6 +115,7 @@ def _identity(value: Any) -> str:
 
 
 def _held(optimizer: Optimizer, claims: Sequence[Claim]) -> dict[Tensor, Mapping[str, Any]]:
+    held: dict[Tensor, Mapping[str, Any]]
     held = {param: group for group in optimizer.param_groups for param in group["params"]}
     for claim in claims:
         if claim.param not in held:
