@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from steepest.kernels.native.finite import all_finite
-from steepest.kernels.native.kernel import NativeKernel, computes, kernel
+from steepest.kernels.native.kernel import NativeKernel, computes, kernel_for
 from steepest.kernels.native.library import Unavailable, load
 from steepest.kernels.plans import plan_of
 from steepest.rule import Rule
@@ -48,7 +48,7 @@ def native_kernel(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> Native
         if library.wanted:
             _say(str(library))
         return None
-    return kernel(plan, group["maximize"], batch_dims, library)
+    return kernel_for(plan, group["maximize"], batch_dims, library)
 
 
 @cache

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Size, Tensor
@@ -31,6 +31,8 @@ TYPES = {
     (torch.bfloat16, torch.float32): 3,
 }
 """The library's numbers for what plans name; types are those of a parameter and its gradient."""
+FIELDS = 8
+"""Of csrc/abi.h's Tensor, 64 bits each."""
 CHOICES = (
     *("kind", "averaging", "nesterov", "corrected", "from_first"),
     *("square", "power", "placement", "square_corrected"),
@@ -74,7 +76,7 @@ def recipe_of(plan: Plan, maximize: bool) -> Recipe:
 
 @dataclass(frozen=True, eq=False)
 class NativeKernel:
-    """One pass over state and weights; :func:`kernel` makes one of each kind, which compares by identity."""
+    """One pass over state and weights. :func:`kernel_for` makes one of each kind; identity compares."""
 
     plan: Plan
     maximize: bool
@@ -92,54 +94,47 @@ class NativeKernel:
         plan, library = self.plan, self.library
         average = plan.averaging.buffer if plan.averaging else None
         square = plan.square.buffer if isinstance(plan, Elementwise) and plan.square else None
-        dtype, arithmetic = params[0].dtype, _arithmetic(params[0].dtype)
-        rows = columns = 0
-        table: list[int] = []
-        kept: list[Tensor] = []
-        for param, own_grad, state in zip(params, grads, states, strict=True):
-            grad = own_grad
-            types = TYPES.get((dtype, grad.dtype))
-            if types is None:
-                grad = grad.to(arithmetic)
-                types = TYPES[dtype, arithmetic]
-            if not grad.is_contiguous():
-                grad = grad.contiguous()
-            if grad is not own_grad:
-                kept.append(grad)  # until the library has read it
-            k, m, n = _extents(param.shape, self.batch_dims)
-            rows, columns = max(rows, m), max(columns, n)
-            table += (
-                param.data_ptr(),
-                grad.data_ptr(),
-                _pointer(state[average], arithmetic, average, param) if average else 0,
-                _pointer(state[square], arithmetic, square, param) if square else 0,
-                k,
-                m,
-                n,
+        arithmetic = _arithmetic(params[0].dtype)
+        grads, types = _readable(grads, params[0].dtype, arithmetic)
+        extents = [_extents(param.shape, self.batch_dims) for param in params]
+        matrices, rows, columns = zip(*extents, strict=True)
+        table = array("q", bytes(8 * FIELDS * len(params)))
+        for field, values in enumerate(
+            (
+                [param.data_ptr() for param in params],
+                [grad.data_ptr() for grad in grads],
+                _pointers(average, states, params, arithmetic),
+                _pointers(square, states, params, arithmetic),
+                matrices,
+                rows,
+                columns,
                 types,
             )
+        ):
+            if values is not None:
+                table[field::FIELDS] = array("q", values)
         recipe = recipe_of(plan, self.maximize)
         for name in NUMBERS[1:]:
             setattr(recipe, name, float(hypers.get(name, 0.0)))
         steps = array("d", [state["step"].item() for state in states]) if _counts(plan) else None
         threads = torch.get_num_threads()
-        scratch = None if isinstance(plan, Elementwise) else _scratch(library, rows, columns, threads)
-        tensors = array("q", table)
+        high, wide = max(rows), max(columns)
+        scratch = None if isinstance(plan, Elementwise) else _scratch(library, high, wide, threads)
         library.step(
             ctypes.byref(recipe),
-            tensors.buffer_info()[0],
+            table.buffer_info()[0],
             None if steps is None else steps.buffer_info()[0],
             len(params),
             None if scratch is None else scratch.data_ptr(),
-            rows,
-            columns,
+            high,
+            wide,
             threads,
         )
         # What autograd saved of these weights is no longer what it was.
         torch.autograd.graph.increment_version(params)
 
 
-kernel = lru_cache(maxsize=None)(NativeKernel)
+kernel_for = lru_cache(maxsize=None)(NativeKernel)
 """Return the one kernel of these choices."""
 
 
@@ -160,20 +155,40 @@ def _extents(shape: Size, batch_dims: int) -> tuple[int, int, int]:
     return stack_shape(shape, batch_dims)
 
 
-def _pointer(buffer: Tensor, dtype: torch.dtype, name: str, param: Tensor) -> int:
-    """Return a state's address, or raise for one that raw pointers would misread."""
-    if (
-        buffer.dtype is not dtype
-        or buffer.numel() != param.numel()
-        or not buffer.is_cpu
-        or not buffer.is_contiguous()
-    ):
-        raise RuntimeError(
-            f"state {name!r} of a parameter of shape {tuple(param.shape)} must be contiguous {dtype} of that "
-            f"shape on the CPU, got {buffer.dtype} of shape {tuple(buffer.shape)} on {buffer.device}; "
-            "fused=False takes it as it is"
-        )
-    return buffer.data_ptr()
+def _readable(
+    grads: Sequence[Tensor], dtype: torch.dtype, arithmetic: torch.dtype
+) -> tuple[Sequence[Tensor], list[int]]:
+    """Return gradients as the library reads them, and the numbers of their types."""
+    found = [TYPES.get((dtype, grad.dtype)) for grad in grads]
+    if None in found:
+        grads = [
+            grad if known is not None else grad.to(arithmetic)
+            for grad, known in zip(grads, found, strict=True)
+        ]
+        found = [TYPES[dtype, grad.dtype] for grad in grads]
+    return [grad if grad.is_contiguous() else grad.contiguous() for grad in grads], cast(list[int], found)
+
+
+def _pointers(
+    name: str | None, states: Sequence[Mapping[str, Tensor]], params: Sequence[Tensor], dtype: torch.dtype
+) -> list[int] | None:
+    """Return where a state lies, or raise for one that raw pointers would misread."""
+    if name is None:
+        return None
+    buffers = [state[name] for state in states]
+    for buffer, param in zip(buffers, params, strict=True):
+        if (
+            buffer.dtype is not dtype
+            or buffer.numel() != param.numel()
+            or not buffer.is_cpu
+            or not buffer.is_contiguous()
+        ):
+            raise RuntimeError(
+                f"state {name!r} of a parameter of shape {tuple(param.shape)} must be contiguous {dtype} of "
+                f"that shape on the CPU, got {buffer.dtype} of shape {tuple(buffer.shape)} on "
+                f"{buffer.device}; fused=False takes it as it is"
+            )
+    return [buffer.data_ptr() for buffer in buffers]
 
 
 _own = threading.local()
