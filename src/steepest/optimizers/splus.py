@@ -40,7 +40,7 @@ class SPlus(AveragingOptimizer):
         about as far. The default of 0.1 is meant for widths of a few hundred; it carries over between widths.
 
     State:
-        ``exp_avg`` (in the bases: m above is Q_L exp_avg Q_R^T) and ``average`` of the parameter's shape;
+        ``exp_avg`` and ``average`` of the parameter's shape;
         ``left``, ``left_basis`` (m, m) and ``right``, ``right_basis`` (n, n); ``left_unit``, ``right_unit``,
         ``step`` and ``fallbacks``: 8 mn + 8 m^2 + 8 n^2 + 20 bytes for a float32 m x n matrix, 8 n + 4 for a
         vector. ``fallbacks`` counts the bases for which the first attempt failed.

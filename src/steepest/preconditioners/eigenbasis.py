@@ -50,7 +50,8 @@ class Eigenbasis(Preconditioner):
     of the cycle of its own, so that no step bears all of the work. A side longer than ``max_dim`` is not
     rotated.
 
-    A linear momentum before the oracle is kept in the bases, and turned with them.
+    Unless ``inside`` is Identity, a linear momentum before the oracle is kept in the bases, and turned with
+    them.
 
     State: ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n, n), the statistics' powers of two
     ``left_unit`` and ``right_unit``, what ``inside`` keeps, and ``fallbacks``, the number of bases for which
@@ -66,7 +67,6 @@ class Eigenbasis(Preconditioner):
     refresh_timing: Timing = "together"
 
     batches = True
-    turns = True
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -86,6 +86,11 @@ class Eigenbasis(Preconditioner):
             raise ValueError(f"frequency must be >= 1, got {self.frequency!r}")
         if self.max_dim < 0:
             raise ValueError(f"max_dim must be >= 0, got {self.max_dim!r}")
+
+    @property
+    def turns(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether ``inside`` needs the projected gradient."""
+        return not isinstance(self.inside, Identity)
 
     @property
     def matrix_only(self) -> bool:
@@ -144,6 +149,8 @@ class Eigenbasis(Preconditioner):
         if self.start == "current":
             self._accumulate(grad, state, hypers)
         left, right = state.get("left_basis"), state.get("right_basis")
+        if not self.turns:
+            return Rotated(left, right, self.inside)  # pyright: ignore[reportArgumentType]
         projected = sandwich(transposed(left), grad, right)
         inside = self.inside.prepare(projected, state, hypers)
         assert inside is not None  # refused in __post_init__
