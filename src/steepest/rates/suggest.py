@@ -117,9 +117,11 @@ def suggest_lr(
         Liu et al., Muon is Scalable for LLM Training, arXiv 2502.16982 (matching the root mean square).
 
     Example:
-        >>> import steepest
-        >>> print(round(float(steepest.suggest_lr("Muon", 3e-4, scale="match_rms_adamw")), 4))
-        0.0004
+        >>> import torch, steepest
+        >>> layer = torch.nn.Linear(64, 64, bias=False)
+        >>> found = steepest.suggest_lr("Muon", 3e-4, layer, scale="match_rms_adamw")
+        >>> print(f"{found.lr:.0e}")
+        4e-04
     """
     number(0, ends="()")("adamw_lr", adamw_lr)
     if type(steps) is not int or steps < 2:
