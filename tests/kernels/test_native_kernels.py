@@ -264,8 +264,8 @@ def test_what_is_not_finite_shows(name, bad):
     give(params, 0)
     gradient(params[0])[4, 5] = bad
     optimizer.step()
-    held = [params[0], *optimizer.state[params[0]].values()]
-    assert not all(x.isfinite().all() for x in held)
+    assert not params[0][4, 5].isfinite() or (bad == float("inf") and "square" in name)  # M / inf = 0
+    assert not all(x.isfinite().all() for x in (params[0], *optimizer.state[params[0]].values()))
     assert params[1].isfinite().all()
 
 

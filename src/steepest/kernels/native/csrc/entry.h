@@ -44,7 +44,8 @@ ALWAYS C NAME(average)(C x, C *m, NAME(Coefficients) k)
 /* The sign of infinities and NaN is NaN: they must show. */
 ALWAYS C NAME(sign)(C x)
 {
-    return (x > 0 ? (C)1 : (C)0) - (x < 0 ? (C)1 : (C)0) + 0 * x;
+    C sign = x > 0 ? (C)1 : x < 0 ? (C)-1 : (C)0;
+    return x > -(C)INFINITY && x < (C)INFINITY ? sign : (C)NAN;
 }
 
 ALWAYS void NAME(move)(W *w, C x, NAME(Coefficients) k)
