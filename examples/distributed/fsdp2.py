@@ -63,8 +63,9 @@ for step in range(start + 1, options.steps + 1):
     if step % options.every == 0:
         dcp.save(state(), checkpoint_id=options.folder / f"step{step:06}")
 
-mean = loss.detach() / ranks
+with torch.no_grad():
+    mean = loss_of(model, *batch(tokens, options.steps + 1, rank, ranks)) / ranks
 dist.all_reduce(mean)
 if rank == 0:
-    print(f"step {options.steps}  loss {mean.item():.6f}")
+    print(f"after step {options.steps}: loss {mean.item():.6f}")
 dist.destroy_process_group()

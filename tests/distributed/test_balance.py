@@ -17,7 +17,7 @@ def costs(cls, shapes):
     params = [Parameter(torch.empty(shape, device="meta")) for shape in shapes]
     optimizer = cls(params, lr=0.1)
     rule = optimizer.recipe(optimizer.param_groups[0])
-    return [cost(rule.for_shape(p.shape), (1, *p.shape)) for p in params]
+    return [cost(rule.for_shape(p.shape), (1, p.shape[0], p.shape[1])) for p in params]
 
 
 @pytest.mark.parametrize(

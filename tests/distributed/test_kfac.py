@@ -74,6 +74,7 @@ def follow(loss_average, other):
             (losses.mean() if loss_average else losses.sum()).backward()
             if not loss_average:  # replicas average the gradients of their sums
                 for p in alone.parameters():
+                    assert p.grad is not None
                     p.grad /= world
             one.step()
     optimizer = KFAC(model, **options)

@@ -1,5 +1,7 @@
 """Matrices made whole on their owners: the same directions as on one process, for every rule and layout."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -192,7 +194,8 @@ def shown_and_placed(rule_name, placement, replicas=False):
     state = shown(kept([first.group], first.owned), first.state)
     facts = []
     for i, (param, layout) in enumerate(zip(first.params, first.layouts, strict=True)):
-        for name, value in state[param].items():
+        named: dict[str, Any] = state[param]
+        for name, value in named.items():
             assert replicas or (
                 value.device_mesh is layout.mesh and len(value.placements) == layout.mesh.ndim
             )
@@ -207,6 +210,8 @@ def shown_and_placed(rule_name, placement, replicas=False):
     assert held == [sorted(own) for own in first.state.values()]
     assert any("step" in own and len(own) > 1 for own in second.state.values()) or dist.get_rank() > 3
     for (_, s, _), (_, t, _) in zip(first.step(3).values(), second.step(3).values(), strict=True):
+        assert s is not None
+        assert t is not None
         assert torch.equal(s, t)
     return facts
 

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -491,7 +492,8 @@ def test_bad_input():
         polar(torch.eye(2), error=0.01, compute_dtype=torch.bfloat16)
     with pytest.raises(ValueError, match=r"error=0.01 needs method='auto'.*got method='svd'"):
         polar(torch.eye(2), "svd", error=0.01)
-    for error in (0, 1, -0.1, True, "0.1", float("nan")):
+    wrong: tuple[Any, ...] = (0, 1, -0.1, True, "0.1", float("nan"))
+    for error in wrong:
         with pytest.raises(ValueError, match=rf"error={error!r} is out of range: must be None or a number"):
             polar(torch.eye(2), error=error)
 
