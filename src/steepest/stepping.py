@@ -18,6 +18,7 @@ from torch.nn import Parameter
 
 from steepest import averaging
 from steepest.apply import apply_, apply_all_, pairing
+from steepest.background import Background
 from steepest.groups import Member
 from steepest.hypers import resolve
 from steepest.kernels import Kernel, fused_kernel
@@ -154,6 +155,7 @@ def advance(bucket: Bucket) -> Iterator[Move]:
     if bucket.slots:
         repeats = params[0].shape[:batch_dims].numel()
         hypers["slots"] = tuple(slot for slot in bucket.slots for _ in range(repeats))
+    hypers["background"] = background = Background(states)
     dtype, narrow = compute_dtype(params[0]), narrow_names(rule, params[0], group)
     stacked = {
         name: state_as_stack(gather([own[name] for own in states]), params[0].shape, batch_dims)
@@ -168,6 +170,7 @@ def advance(bucket: Bucket) -> Iterator[Move]:
     update = rule.update(_gradients(bucket, hypers), stacked, hypers)
     copied = {name: x for name, x in stacked.items() if name in narrow or (len(params) > 1 and _changed(x))}
     scatter(copied, states, stochastic=group.get("rounding") == "stochastic")
+    background.start()
     if update is None:
         return
     directions = _split(update.direction, params)
