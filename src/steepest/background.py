@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 Result = tuple[Tensor, ...]
 Marks = tuple[tuple[int, int, Any], ...]
@@ -31,58 +31,70 @@ Work = Callable[..., Result]
 class Background:
     """What a rule may have computed beside its steps for the parameters of one bucket.
 
-    ``states`` are the parameters' own. Each is worked on alone, so that the bits of a result do not depend on
-    which parameters a step happens to stack.
+    ``states`` are the parameters' own, ``stack`` is what the rule sees of them. Each is worked on alone, so
+    that the bits of a result do not depend on which parameters a step happens to stack.
     """
 
-    def __init__(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        self.states = states
-        self._asked: list[tuple[Work, tuple[str, ...], tuple[Any, ...]]] = []
+    def __init__(self, states: Sequence[Mapping[str, Tensor]], stack: Mapping[str, Tensor]) -> None:
+        self.states, self.stack = states, stack
+        self._asked: list[_Task] = []
 
     def ask(self, work: Work, names: tuple[str, ...], *settings: Any) -> None:
         """Announce that ``take`` will be called with the same arguments in a later step.
 
         The first of ``names`` is read by no other work.
         """
-        self._asked.append((work, names, settings))
+        self._asked.append(self._task(work, names, settings))
 
     def start(self) -> None:
         """Begin what was asked for, now that the states hold what it works on."""
-        for work, names, settings in self._asked:
+        for task in self._asked:
             for own in self.states:
-                _start(work, [own[name] for name in names], settings)
+                _start(task, task.tensors(own))
         self._asked.clear()
 
     def take(self, work: Work, names: tuple[str, ...], *settings: Any) -> Result:
         """Return ``work`` of the tensors with these names, stacked over all parameters."""
-        found = [_take(work, [own[name] for name in names], settings) for own in self.states]
+        task = self._task(work, names, settings)
+        found = [_take(task, task.tensors(own)) for own in self.states]
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+    def _task(self, work: Work, names: tuple[str, ...], settings: tuple[Any, ...]) -> _Task:
+        return _Task(work, names, tuple(self.stack[name].shape[-2:] for name in names), settings)
+
+
+@dataclass(frozen=True)
+class _Task:
+    work: Work
+    names: tuple[str, ...]
+    shapes: tuple[Size, ...]
+    settings: tuple[Any, ...]
+
+    def tensors(self, own: Mapping[str, Tensor]) -> list[Tensor]:
+        return [own[name] for name in self.names]
 
 
 @dataclass(frozen=True)
 class _Job:
-    work: Work
-    settings: tuple[Any, ...]
+    task: _Task
     inputs: tuple[weakref.ref[Tensor], ...]
     marks: Marks
     future: Future[tuple[Result, torch.cuda.Event | None]]
 
-    def fits(self, work: Work, tensors: Sequence[Tensor], settings: tuple[Any, ...]) -> bool:
+    def fits(self, task: _Task, tensors: Sequence[Tensor]) -> bool:
         """Return whether this is the same work on the same tensors, unchanged since."""
-        same = len(tensors) == len(self.inputs) and all(
-            ref() is x for ref, x in zip(self.inputs, tensors, strict=True)
-        )
-        return same and work is self.work and settings == self.settings and _marks(tensors) == self.marks
+        same = task == self.task and all(ref() is x for ref, x in zip(self.inputs, tensors, strict=True))
+        return same and _marks(tensors) == self.marks
 
 
 _under_way: dict[int, _Job] = {}
 """Jobs by the id of the first tensor they work on; they are forgotten when that tensor is."""
 
 
-def _start(work: Work, tensors: Sequence[Tensor], settings: tuple[Any, ...]) -> None:
+def _start(task: _Task, tensors: Sequence[Tensor]) -> None:
     key = tensors[0]
     _under_way.pop(id(key), None)
-    if key.device.type not in ("cpu", "cuda") or any(isinstance(x, Tensor) for x in settings):
+    if key.device.type not in ("cpu", "cuda") or any(isinstance(x, Tensor) for x in task.settings):
         return
     if not key.numel() or any(type(x) is not Tensor or x.is_inference() for x in tensors):
         return
@@ -93,7 +105,7 @@ def _start(work: Work, tensors: Sequence[Tensor], settings: tuple[Any, ...]) -> 
         for x in tensors:
             x.record_stream(_side_stream(key.device))
     try:
-        future = _worker().submit(_apart, work, tensors, settings, torch.get_num_threads(), ready)
+        future = _worker().submit(_apart, task, tensors, torch.get_num_threads(), ready)
     except RuntimeError:  # the interpreter is shutting down, or the system has no thread left
         return
 
@@ -101,27 +113,27 @@ def _start(work: Work, tensors: Sequence[Tensor], settings: tuple[Any, ...]) -> 
         _under_way.pop(key, None)
 
     refs = weakref.ref(key, forget), *(weakref.ref(x) for x in tensors[1:])
-    _under_way[id(key)] = _Job(work, settings, refs, _marks(tensors), future)
+    _under_way[id(key)] = _Job(task, refs, _marks(tensors), future)
 
 
-def _take(work: Work, tensors: Sequence[Tensor], settings: tuple[Any, ...]) -> Result:
+def _take(task: _Task, tensors: Sequence[Tensor]) -> Result:
     job = _under_way.pop(id(tensors[0]), None)
-    if job is None or job.future.cancel() or not job.fits(work, tensors, settings):
-        return _run(work, tensors, settings)
+    if job is None or job.future.cancel() or not job.fits(task, tensors):
+        return _run(task, tensors)
     if job.future.exception() is not None:
-        return _run(work, tensors, settings)  # which succeeds, or raises where the user sees it
+        return _run(task, tensors)  # which succeeds, or raises where the user sees it
     found, done = job.future.result()
     if done is not None:
-        done.wait()
+        here = torch.cuda.current_stream(tensors[0].device)
+        done.wait(here)
         for x in found:
-            x.record_stream(torch.cuda.current_stream(x.device))
+            x.record_stream(here)
     return found
 
 
 def _apart(
-    work: Work,
+    task: _Task,
     tensors: Sequence[Tensor],
-    settings: tuple[Any, ...],
     threads: int,
     ready: torch.cuda.Event | None,
 ) -> tuple[Result, torch.cuda.Event | None]:
@@ -130,17 +142,18 @@ def _apart(
         torch.set_num_threads(threads)
     with torch.no_grad():
         if ready is None:
-            return _run(work, tensors, settings), None
+            return _run(task, tensors), None
         with torch.cuda.stream(_side_stream(tensors[0].device)):
             ready.wait()
-            found = _run(work, tensors, settings)
+            found = _run(task, tensors)
             done = torch.cuda.Event()
             done.record()
             return found, done
 
 
-def _run(work: Work, tensors: Sequence[Tensor], settings: tuple[Any, ...]) -> Result:
-    return work(*(x.reshape(-1, *x.shape[-2:]) for x in tensors), *settings)
+def _run(task: _Task, tensors: Sequence[Tensor]) -> Result:
+    stacks = (x.reshape(-1, *shape) for x, shape in zip(tensors, task.shapes, strict=True))
+    return task.work(*stacks, *task.settings)
 
 
 def _marks(tensors: Sequence[Tensor]) -> Marks:

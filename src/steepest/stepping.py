@@ -155,7 +155,6 @@ def advance(bucket: Bucket) -> Iterator[Move]:
     if bucket.slots:
         repeats = params[0].shape[:batch_dims].numel()
         hypers["slots"] = tuple(slot for slot in bucket.slots for _ in range(repeats))
-    hypers["background"] = background = Background(states)
     dtype, narrow = compute_dtype(params[0]), narrow_names(rule, params[0], group)
     stacked = {
         name: state_as_stack(gather([own[name] for own in states]), params[0].shape, batch_dims)
@@ -163,6 +162,7 @@ def advance(bucket: Bucket) -> Iterator[Move]:
         if name not in BESIDE
     }
     stacked.update({name: stacked[name].to(dtype) for name in narrow})
+    hypers["background"] = background = Background(states, stacked)
     stored = [weight_of(param, own, group) for param, own in zip(params, states, strict=True)]
     if rule.needs_weight:
         weights = [one.read(param) for one, param in zip(stored, params, strict=True)]

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -67,9 +68,10 @@ def without_worker(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(background, "_start", lambda *_: None)
 
 
-def foreground(make: Any, steps: int = STEPS, shapes: list[Any] = SHAPES, **options: Any) -> list[Tensor]:
+@cache
+def foreground(make: Any, **options: Any) -> list[Tensor]:
     """What a run without any worker gives."""
-    params, grads = problem(steps, shapes)
+    params, grads = problem()
     optimizer = make(params, **{**LATE, **options})
     with pytest.MonkeyPatch.context() as patch:
         without_worker(patch)
@@ -147,11 +149,12 @@ def test_a_slow_worker_changes_nothing(make, monkeypatch):
 @every_method
 def test_a_worker_that_is_busy_with_something_else_is_not_waited_for(make, computed):
     expected = foreground(make)
-    computed.clear()
     params, grads = problem()
     optimizer = make(params, **LATE)
-    released = threading.Event()
-    background._worker().submit(released.wait)
+    begun, released = threading.Event(), threading.Event()
+    background._worker().submit(lambda: (begun.set(), released.wait()))
+    begun.wait()
+    computed.clear()
     try:
         train(optimizer, params, grads)
     finally:
@@ -318,6 +321,14 @@ def test_stacks_of_matrices_in_one_tensor_move_as_the_matrices_alone():
     train(alone, params, grads)
     train(stacked, [stack], [[torch.stack(step)] for step in grads])
     torch.testing.assert_close(stack, torch.stack([p.detach() for p in params]), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (4,), (1, 4)])
+def test_shapes_that_are_hardly_matrices(shape):
+    w0, grads = start(shape), gradients(shape, 9)
+    options: dict[str, Any] = {"lr": 0.1, "eps": 1e-3, "precondition_frequency": 2}
+    found = follow(Shampoo, w0, grads, **options, refresh_timing="background")
+    assert_same(found, shampoo(w0, grads, **options, lag=True), 1e-9)
 
 
 def test_optimizers_side_by_side_do_not_meet():

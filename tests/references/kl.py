@@ -38,7 +38,8 @@ def _kl(
     else:
         q_a, q_b = descending_eigenvectors(s_a), descending_eigenvectors(s_b)
     seen_a, seen_b = Seen(lag), Seen(lag)
-    seen_a(s_a), seen_b(s_b)
+    for seen, s in ((seen_a, s_a), (seen_b, s_b)):
+        seen(s)
     lam_a = torch.full((rows,), 0.1, dtype=w0.dtype)
     lam_b = torch.full((columns,), 0.1, dtype=w0.dtype)
     m, v = torch.zeros_like(w), torch.zeros_like(w)

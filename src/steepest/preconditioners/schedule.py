@@ -17,7 +17,7 @@ what was computed meanwhile from the statistics of the cycle before."""
 
 def background(state: Mapping[str, Tensor], hypers: Mapping[str, Any]) -> Background:
     """Return what works beside the steps, or without an adapter, at once on the stack itself."""
-    return hypers.get("background") or Background([state])
+    return hypers.get("background") or Background([state], state)
 
 
 def due(hypers: Mapping[str, Any], frequency: int, first: int, like: Tensor) -> Tensor | slice | None:
