@@ -162,7 +162,8 @@ def advance(bucket: Bucket) -> Iterator[Move]:
         if name not in BESIDE
     }
     stacked.update({name: stacked[name].to(dtype) for name in narrow})
-    hypers["background"] = background = Background(states, stacked)
+    if rule.preconditioner.scheduled:
+        hypers["background"] = Background(states, stacked)
     stored = [weight_of(param, own, group) for param, own in zip(params, states, strict=True)]
     if rule.needs_weight:
         weights = [one.read(param) for one, param in zip(stored, params, strict=True)]
@@ -170,7 +171,8 @@ def advance(bucket: Bucket) -> Iterator[Move]:
     update = rule.update(_gradients(bucket, hypers), stacked, hypers)
     copied = {name: x for name, x in stacked.items() if name in narrow or (len(params) > 1 and _changed(x))}
     scatter(copied, states, stochastic=group.get("rounding") == "stochastic")
-    background.start()
+    if "background" in hypers:
+        hypers["background"].start()
     if update is None:
         return
     directions = _split(update.direction, params)
