@@ -113,7 +113,9 @@ class EnergyFloor(StepLength):
         """Return ``tau / (|S|_F + eps) * S``."""
         return self.stretched(direction, length(direction), length(x), hypers)
 
-    def stretched(self, direction: Tensor, size: Tensor, energy: Tensor, hypers: Mapping[str, Any]) -> Tensor:
+    def stretched(
+        self, direction: Tensor, size: Tensor, energy: Tensor, hypers: Mapping[str, Any]
+    ) -> Tensor:
         """Return the step for a direction of norm ``size`` and an oracle's input of norm ``energy``."""
         tau = torch.sqrt(energy * energy + 1)
         size = torch.where(size > 0, size + hypers["eps"], 1.0)  # no quotient of the two, which may overflow
