@@ -18,6 +18,7 @@ from torch.nn import Parameter
 
 from steepest import averaging
 from steepest.apply import apply_, apply_all_, pairing
+from steepest.background import Background
 from steepest.groups import Member
 from steepest.hypers import resolve
 from steepest.kernels import Kernel, fused_kernel
@@ -161,6 +162,8 @@ def advance(bucket: Bucket) -> Iterator[Move]:
         if name not in BESIDE
     }
     stacked.update({name: stacked[name].to(dtype) for name in narrow})
+    if rule.preconditioner.scheduled:
+        hypers["background"] = Background(states, stacked)
     stored = [weight_of(param, own, group) for param, own in zip(params, states, strict=True)]
     if rule.needs_weight:
         weights = [one.read(param) for one, param in zip(stored, params, strict=True)]
@@ -168,6 +171,8 @@ def advance(bucket: Bucket) -> Iterator[Move]:
     update = rule.update(_gradients(bucket, hypers), stacked, hypers)
     copied = {name: x for name, x in stacked.items() if name in narrow or (len(params) > 1 and _changed(x))}
     scatter(copied, states, stochastic=group.get("rounding") == "stochastic")
+    if "background" in hypers:
+        hypers["background"].start()
     if update is None:
         return
     directions = _split(update.direction, params)

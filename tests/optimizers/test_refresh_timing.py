@@ -151,6 +151,6 @@ def test_members_of_a_batch_dimension_share_their_parameters_slot():
 @pytest.mark.parametrize("make", [SOAP, KLShampoo, SPlus, Shampoo])
 def test_bad_values_are_named(make):
     with pytest.raises(
-        ValueError, match="refresh_timing must be one of 'together', 'staggered', got 'never'"
+        ValueError, match="refresh_timing must be one of 'together', 'staggered', 'background', got 'never'"
     ):
         make([Parameter(torch.zeros(2, 2))], refresh_timing="never")

@@ -53,6 +53,18 @@ def orthogonalize(x: Tensor, orthogonalizer: str) -> Tensor:
     raise ValueError(orthogonalizer)
 
 
+class Seen:
+    """The statistic that a refresh works on: as it is, or with ``lag`` as it was at the refresh before."""
+
+    def __init__(self, lag: bool) -> None:
+        self.lag = lag
+        self.before: Tensor | None = None
+
+    def __call__(self, now: Tensor) -> Tensor:
+        before, self.before = self.before, now.clone()
+        return before if self.lag and before is not None else now
+
+
 def shape_scale(scale: str | None, m: int, n: int) -> float:
     """The length of a unit spectral step for an m x n matrix."""
     if scale is None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from references.common import as_matrix
+from references.common import Seen, as_matrix
 from references.soap import descending_eigenvectors
 
 
@@ -24,6 +24,7 @@ def _kl(
     precondition_frequency: int,
     adam_inside: bool,
     fixed_bases: bool,
+    lag: bool,
 ) -> list[Tensor]:
     b1, b2 = betas
     b = b2 if shampoo_beta is None else shampoo_beta
@@ -36,6 +37,9 @@ def _kl(
         q_a, q_b = torch.eye(rows, dtype=w0.dtype), torch.eye(columns, dtype=w0.dtype)
     else:
         q_a, q_b = descending_eigenvectors(s_a), descending_eigenvectors(s_b)
+    seen_a, seen_b = Seen(lag), Seen(lag)
+    for seen, s in ((seen_a, s_a), (seen_b, s_b)):
+        seen(s)
     lam_a = torch.full((rows,), 0.1, dtype=w0.dtype)
     lam_b = torch.full((columns,), 0.1, dtype=w0.dtype)
     m, v = torch.zeros_like(w), torch.zeros_like(w)
@@ -63,8 +67,8 @@ def _kl(
         new_b = b * lam_b + (1 - b) * (projected**2 / lam_a[:, None]).mean(dim=0)
         lam_a, lam_b = _clamped(new_a), _clamped(new_b)
         if t % precondition_frequency == 0 and not fixed_bases:
-            q_a = torch.linalg.qr(s_a @ q_a)[0]
-            q_b = torch.linalg.qr(s_b @ q_b)[0]
+            q_a = torch.linalg.qr(seen_a(s_a) @ q_a)[0]
+            q_b = torch.linalg.qr(seen_b(s_b) @ q_b)[0]
     return iterates
 
 
@@ -78,10 +82,11 @@ def kl_shampoo(
     weight_decay: float = 0.01,
     precondition_frequency: int = 10,
     fixed_bases: bool = False,
+    lag: bool = False,
 ) -> list[Tensor]:
     """U = Q_a [(Q_a^T M Q_b) * E / (1 + eps E)] Q_b^T; the first gradient only sets the statistics."""
     return _kl(
-        w0, grads, lr, betas, shampoo_beta, eps, weight_decay, precondition_frequency, False, fixed_bases
+        w0, grads, lr, betas, shampoo_beta, eps, weight_decay, precondition_frequency, False, fixed_bases, lag
     )
 
 
@@ -95,8 +100,9 @@ def kl_soap(
     weight_decay: float = 0.01,
     precondition_frequency: int = 10,
     fixed_bases: bool = False,
+    lag: bool = False,
 ) -> list[Tensor]:
     """The same statistics and bases with Adam's direction inside, without bias correction."""
     return _kl(
-        w0, grads, lr, betas, shampoo_beta, eps, weight_decay, precondition_frequency, True, fixed_bases
+        w0, grads, lr, betas, shampoo_beta, eps, weight_decay, precondition_frequency, True, fixed_bases, lag
     )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from references.common import as_matrix
+from references.common import Seen, as_matrix
 
 
 def power(a: Tensor, exponent: float) -> Tensor:
@@ -40,11 +40,12 @@ def shampoo(
     grafting: str | None = None,
     graft_beta: float = 0.999,
     graft_eps: float = 1e-8,
+    lag: bool = False,
 ) -> list[Tensor]:
     """P = (A + eps I)^(-1/4) Mhat (B + eps I)^(-1/4), for vectors (A + eps I)^(-1/2) Mhat.
 
     The current gradient is included; roots are taken at t = 1 and whenever ``precondition_frequency`` divides
-    t. Grafting: P |graft| / (|P| + 1e-16).
+    t, with ``lag`` of the statistics one refresh before. Grafting: P |graft| / (|P| + 1e-16).
     """
     b1, b2 = betas
     w = w0.clone()
@@ -55,6 +56,7 @@ def shampoo(
     a = torch.zeros(rows, rows, dtype=w0.dtype)
     b = torch.zeros(columns, columns, dtype=w0.dtype)
     left, right = a, b
+    seen_a, seen_b = Seen(lag), Seen(lag)
     iterates = []
     for t, gradient in enumerate(grads, start=1):
         g = gradient.reshape(rows, columns)
@@ -68,8 +70,8 @@ def shampoo(
             correction = 1.0 if b2 == 1 else 1 - b2**t
             identity_a, identity_b = torch.eye(rows, dtype=w0.dtype), torch.eye(columns, dtype=w0.dtype)
             exponent = -0.25 if w0.ndim >= 2 else -0.5
-            left = power(a / correction + eps * identity_a, exponent)
-            right = power(b / correction + eps * identity_b, exponent) if w0.ndim >= 2 else identity_b
+            left = power(seen_a(a / correction) + eps * identity_a, exponent)
+            right = power(seen_b(b / correction) + eps * identity_b, exponent) if w0.ndim >= 2 else identity_b
         p = (left @ m_hat.reshape(rows, columns) @ right).reshape(w0.shape)
         if grafting is not None:
             graft = _graft(grafting, g2_sum, g2_ema, m_hat, 1 - graft_beta**t, graft_eps)
@@ -88,6 +90,7 @@ def one_sided_shampoo(
     weight_decay: float = 0.0,
     precondition_frequency: int = 1,
     side: str = "left",
+    lag: bool = False,
 ) -> list[Tensor]:
     """(A + eps I)^(-1/2) Mhat on one side; "smaller" is the left one unless the matrix is tall."""
     rows, columns = as_matrix(w0).shape
@@ -102,6 +105,7 @@ def one_sided_shampoo(
             eps,
             weight_decay,
             precondition_frequency,
+            lag=lag,
         )
         return [w.T.reshape(w0.shape) for w in flipped]
     b1, b2 = betas
@@ -111,14 +115,14 @@ def one_sided_shampoo(
         torch.zeros(rows, rows, dtype=w0.dtype),
         [],
     )
-    root = a
+    root, seen = a, Seen(lag)
     for t, gradient in enumerate(grads, start=1):
         g = as_matrix(gradient)
         m = b1 * m + (1 - b1) * g
         a = _accumulate(a, g @ g.T, b2)
         if t == 1 or t % precondition_frequency == 0:
             correction = 1.0 if b2 == 1 else 1 - b2**t
-            root = power(a / correction + eps * torch.eye(rows, dtype=w0.dtype), -0.5)
+            root = power(seen(a / correction) + eps * torch.eye(rows, dtype=w0.dtype), -0.5)
         w = (1 - lr * weight_decay) * w - lr * root @ (m / (1 - b1**t))
         iterates.append(w.reshape(w0.shape))
     return iterates

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from references.common import as_matrix
+from references.common import Seen, as_matrix
 
 
 def descending_eigenvectors(s: Tensor) -> Tensor:
@@ -29,12 +29,13 @@ def soap(
     max_precondition_dim: int = 10000,
     include_current: bool = False,
     identity_basis: bool = False,
+    lag: bool = False,
 ) -> list[Tensor]:
     """Adam in the eigenbasis of the EMA of G G^T and G^T G.
 
     The first call only sets the statistics and the basis (t counts the calls that move). With
     ``include_current`` the current gradient enters statistics and basis before they are used and no call is
-    skipped. ``identity_basis`` switches the rotation off.
+    skipped. ``identity_basis`` switches the rotation off. ``lag`` takes bases of statistics one refresh old.
     """
     b1, b2 = betas
     bs = b2 if shampoo_beta is None else shampoo_beta
@@ -45,6 +46,7 @@ def soap(
     left = torch.zeros(rows, rows, dtype=w0.dtype)
     right = torch.zeros(columns, columns, dtype=w0.dtype)
     q_left, q_right = torch.eye(rows, dtype=w0.dtype), torch.eye(columns, dtype=w0.dtype)
+    seen_left, seen_right = Seen(lag), Seen(lag)
     m, v = torch.zeros_like(w), torch.zeros_like(w)
     iterates, t, first = [], 0, True
 
@@ -57,18 +59,18 @@ def soap(
         if first:
             first = False
             if rotate_left:
-                q_left = descending_eigenvectors(left)
+                q_left = descending_eigenvectors(seen_left(left))
             if rotate_right:
-                q_right = descending_eigenvectors(right)
+                q_right = descending_eigenvectors(seen_right(right))
             if not include_current:
                 iterates.append(w.reshape(w0.shape))
                 continue
         elif include_current and (t + 1) % precondition_frequency == 0:
             if rotate_left:
-                q_left, order = _refresh(q_left, left)
+                q_left, order = _refresh(q_left, seen_left(left))
                 v = v[order, :]
             if rotate_right:
-                q_right, order = _refresh(q_right, right)
+                q_right, order = _refresh(q_right, seen_right(right))
                 v = v[:, order]
 
         t += 1
@@ -85,10 +87,10 @@ def soap(
             right = bs * right + (1 - bs) * g.T @ g
             if t % precondition_frequency == 0:
                 if rotate_left:
-                    q_left, order = _refresh(q_left, left)
+                    q_left, order = _refresh(q_left, seen_left(left))
                     v = v[order, :]
                 if rotate_right:
-                    q_right, order = _refresh(q_right, right)
+                    q_right, order = _refresh(q_right, seen_right(right))
                     v = v[:, order]
     return iterates
 
@@ -101,6 +103,7 @@ def splus(
     ema: float = 0.999,
     weight_decay: float = 0.01,
     precondition_frequency: int = 100,
+    lag: bool = False,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Sign descent in the eigenbasis; returns the iterates and their bias-corrected averages."""
     b1, b2 = betas
@@ -110,6 +113,7 @@ def splus(
     left = torch.zeros(rows, rows, dtype=w0.dtype)
     right = torch.zeros(columns, columns, dtype=w0.dtype)
     q_left, q_right = torch.eye(rows, dtype=w0.dtype), torch.eye(columns, dtype=w0.dtype)
+    seen_left, seen_right = Seen(lag), Seen(lag)
     iterates, averages = [], []
     for t, gradient in enumerate(grads, start=1):
         m = b1 * m + (1 - b1) * gradient
@@ -120,7 +124,8 @@ def splus(
             left = b2 * left + (1 - b2) * g @ g.T
             right = b2 * right + (1 - b2) * g.T @ g
             if t == 1 or t % precondition_frequency == 0:
-                q_left, q_right = descending_eigenvectors(left), descending_eigenvectors(right)
+                q_left = descending_eigenvectors(seen_left(left))
+                q_right = descending_eigenvectors(seen_right(right))
         else:
             u, e = torch.sign(m), lr * 0.001
         w = (w - e * u) * (1 - e * weight_decay)

@@ -50,7 +50,8 @@ class KLShampoo(RuleOptimizer):
 
     When not to use:
         For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``. Where the
-        same path is needed from different builds of LAPACK: see :class:`steepest.SOAP`.
+        same path is needed from different builds of LAPACK, or refreshes in the background: see
+        :class:`steepest.SOAP`.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"`` or
@@ -64,7 +65,11 @@ class KLShampoo(RuleOptimizer):
             Default 10.
         refresh_timing: ``"together"``: all parameters are refreshed in the same step, as published.
             ``"staggered"``: each at a step of the cycle of its own, by the cost of its sides, which evens out
-            the time of steps; the one with the longest sides stays where it was. Default ``"together"``.
+            the time of steps; the one with the longest sides stays where it was. ``"background"``: all in the
+            same step, with the bases that a thread (on CUDA, a stream) has computed meanwhile from the
+            statistics as they were at the refresh before: one cycle late, whatever the thread's pace, and
+            4 m^2 + 4 n^2 bytes more of state (``left_pending``, ``right_pending``), and as much again under
+            way. Default ``"together"``.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),
             weight_decay (0).
         maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
@@ -158,7 +163,8 @@ class KLSOAP(KLShampoo):
 
     When not to use:
         For embeddings and output heads of large vocabulary: give them a group with ``rule="aux"``. Where the
-        same path is needed from different builds of LAPACK: see :class:`steepest.SOAP`.
+        same path is needed from different builds of LAPACK, or refreshes in the background: see
+        :class:`steepest.SOAP`.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"`` or

@@ -62,6 +62,8 @@ class Shampoo(RuleOptimizer):
         With ``precondition_frequency`` above 1 raise eps to about 1e-4 of the squared gradient norm, or use
         grafting: a root of the first, rank-deficient statistics magnifies what later gradients bring into
         its null space until it is refreshed.
+        With ``refresh_timing="background"`` where statistics change much within a cycle, and where steps are
+        shorter than refreshes or leave no core idle: the roots are late, and time is not saved but moved.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"``, and
@@ -75,7 +77,11 @@ class Shampoo(RuleOptimizer):
             steps, >= 1. Default 1.
         refresh_timing: ``"together"``: all parameters are refreshed in the same step, as published.
             ``"staggered"``: each at a step of the cycle of its own, by the cost of its sides, which evens out
-            the time of steps; the one with the longest sides stays where it was. Default ``"together"``.
+            the time of steps; the one with the longest sides stays where it was. ``"background"``: all in the
+            same step, with the roots that a thread (on CUDA, a stream) has computed meanwhile from the
+            statistics as they were at the refresh before: one cycle late, whatever the thread's pace, and
+            half as much state again for the factors (``left_pending``, ``right_pending`` and their units),
+            and as much under way. Default ``"together"``.
         grafting: None, ``"sgd"`` (the momentum), ``"adagrad"``, ``"adam"`` or ``"rmsprop"`` (their
             coefficient 0.999 and eps 1e-8). Default None.
         max_precondition_dim: longer sides are cut into blocks of this length, each preconditioned by itself,

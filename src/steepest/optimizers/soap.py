@@ -50,6 +50,8 @@ class SOAP(RuleOptimizer):
         Where memory for the factors is short: Muon needs none. Where the same path is needed from different
         builds of LAPACK: for matrices that are not square, the eigenvectors of the first gradient's null
         space are whatever the eigensolver returns, and later steps depend on them.
+        With ``refresh_timing="background"`` where statistics change much within a cycle, and where steps are
+        shorter than refreshes or leave no core idle: the bases are late, and time is not saved but moved.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``rule="aux"`` or
@@ -62,7 +64,11 @@ class SOAP(RuleOptimizer):
         precondition_frequency: bases are refreshed whenever this divides t, >= 1. Default 10.
         refresh_timing: ``"together"``: all parameters are refreshed in the same step, as published.
             ``"staggered"``: each at a step of the cycle of its own, by the cost of its sides, which evens out
-            the time of steps; the one with the longest sides stays where it was. Default ``"together"``.
+            the time of steps; the one with the longest sides stays where it was. ``"background"``: all in the
+            same step, with the bases that a thread (on CUDA, a stream) has computed meanwhile from the
+            statistics as they were at the refresh before: one cycle late, whatever the thread's pace, and
+            4 m^2 + 4 n^2 bytes more of state (``left_pending``, ``right_pending``), and as much again under
+            way. Default ``"together"``.
         max_precondition_dim: a longer side is not rotated, >= 1. Default 10000.
         include_current: let the current gradient into the statistics before they are used. Default False.
         aux: hyperparameters of the auxiliary AdamW: lr (1e-3), betas (0.9, 0.999), eps (1e-8),

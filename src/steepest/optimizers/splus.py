@@ -48,8 +48,8 @@ class SPlus(AveragingOptimizer):
     When not to use:
         Without calls of :meth:`eval` before evaluation and :meth:`train` after it: the training weights are
         noisier than with a decaying step. For embeddings of large vocabulary, whose factor would not fit:
-        give them to another optimizer. Where the same path is needed from different builds of LAPACK: see
-        :class:`steepest.SOAP`.
+        give them to another optimizer. Where the same path is needed from different builds of LAPACK, or
+        refreshes in the background: see :class:`steepest.SOAP`.
 
     Args:
         params: parameters, groups, or (name, parameter) pairs; a group may set ``batch_dims`` for stacks of
@@ -61,7 +61,11 @@ class SPlus(AveragingOptimizer):
         precondition_frequency: how often bases are taken anew, >= 1. Default 100.
         refresh_timing: ``"together"``: all parameters are refreshed in the same step, as published.
             ``"staggered"``: each at a step of the cycle of its own, by the cost of its sides, which evens out
-            the time of steps; the one with the longest sides stays where it was. Default ``"together"``.
+            the time of steps; the one with the longest sides stays where it was. ``"background"``: all in the
+            same step, with the bases that a thread (on CUDA, a stream) has computed meanwhile from the
+            statistics as they were at the refresh before: one cycle late, whatever the thread's pace, and
+            4 m^2 + 4 n^2 bytes more of state (``left_pending``, ``right_pending``), and as much again under
+            way. Default ``"together"``.
         maximize, fused, nonfinite, rounding, momentum_dtype: as in :class:`steepest.Adam`.
 
     Raises:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Size, Tensor
 
-from steepest.linalg import eigenbasis, refresh_basis
+from steepest.linalg import Refreshed, Robust, eigenbasis, refresh_basis
 from steepest.linalg.scaling import power_of_two
 from steepest.preconditioners.base import Coordinates, Preconditioner
 from steepest.preconditioners.factors import (
@@ -23,7 +23,7 @@ from steepest.preconditioners.factors import (
 )
 from steepest.preconditioners.identity import Identity
 from steepest.preconditioners.rotated import SIDES, Rotated, carry_
-from steepest.preconditioners.schedule import Timing, due
+from steepest.preconditioners.schedule import Timing, background, due
 
 Start = Literal["skip", "current", "identity"]
 Refresh = Literal["qr", "eigh"]
@@ -47,15 +47,16 @@ class Eigenbasis(Preconditioner):
     The first bases are eigenvectors by descending eigenvalue. Whenever ``frequency`` divides the count of
     steps that move, they are refreshed: ``"qr"`` sorts the columns by diag(Q^T A Q) and takes Q <- QR(A Q),
     ``"eigh"`` takes eigenvectors anew. With ``refresh_timing="staggered"`` every parameter does so at a step
-    of the cycle of its own, so that no step bears all of the work. A side longer than ``max_dim`` is not
-    rotated.
+    of the cycle of its own, so that no step bears all of the work. With ``"background"`` a refresh takes the
+    bases of the statistics as they were at the refresh before. A side longer than ``max_dim`` is not rotated.
 
     Unless ``inside`` is Identity, a linear momentum before the oracle is kept in the bases, and turned with
     them.
 
     State: ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n, n), the statistics' powers of two
     ``left_unit`` and ``right_unit``, what ``inside`` keeps, and ``fallbacks``, the number of bases for which
-    the first attempt failed.
+    the first attempt failed. In the background also ``left_pending`` and ``right_pending``, the statistics at
+    the last refresh, which the next bases are of.
     """
 
     inside: Preconditioner = field(default_factory=Identity)
@@ -138,6 +139,8 @@ class Eigenbasis(Preconditioner):
                 factor, unit = new_factor(x, x.shape[0], size=size)
                 basis = torch.eye(size, dtype=x.dtype, device=x.device).expand_as(factor).clone()
                 state |= {side: factor, f"{side}_unit": unit, f"{side}_basis": basis}
+                if self.refresh_timing == "background":
+                    state[f"{side}_pending"] = torch.zeros_like(factor)
         return {**state, "fallbacks": new_counter(x)}
 
     def prepare(
@@ -182,16 +185,30 @@ class Eigenbasis(Preconditioner):
         if who is None:
             return
         old = basis[who].clone()
-        if hypers["step"] == first or self.refresh == "eigh":
+        later, names = self.refresh_timing == "background", (f"{side}_pending", f"{side}_basis")
+        if hypers["step"] == first:
             new = eigenbasis(state[side][who], old)
-            count_(state, new.retried, who)
+        elif later:
+            kind = Robust if self.refresh == "eigh" else Refreshed
+            new = kind(*background(state, hypers).take(self._renew, names))
         else:
-            new = refresh_basis(state[side][who], old, sort=True)
+            new = self._renew(state[side][who], old)
+        if isinstance(new, Refreshed):
             count_(state, new.kept, who)
             self._permute(side, state, new.permutation, shape, who)
+        else:
+            count_(state, new.retried, who)
         basis[who] = new.value
+        if later:
+            state[names[0]].copy_(state[side])
+            background(state, hypers).ask(self._renew, names)
         if hypers["step"] > 0:
             carry_(state, hypers, side, who, old, new.value)
+
+    @property
+    def _renew(self) -> Callable[[Tensor, Tensor], Robust | Refreshed]:
+        """How bases become those of a statistic, given the old ones."""
+        return eigenbasis if self.refresh == "eigh" else _sorted_refresh
 
     def _permute(
         self,
@@ -206,3 +223,7 @@ class Eigenbasis(Preconditioner):
             if value.shape == shape:
                 kept = state[name][who]
                 state[name][who] = kept.gather(-2 if side == "left" else -1, along.expand(kept.shape))
+
+
+def _sorted_refresh(a: Tensor, q: Tensor) -> Refreshed:
+    return refresh_basis(a, q, sort=True)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Size, Tensor
 
-from steepest.linalg import eigenbasis, refresh_basis
+from steepest.linalg import Refreshed, eigenbasis, refresh_basis
 from steepest.preconditioners.base import Coordinates, Preconditioner
 from steepest.preconditioners.diagonal import Scaling
 from steepest.preconditioners.factors import (
@@ -21,7 +21,7 @@ from steepest.preconditioners.factors import (
     statistics_beta,
 )
 from steepest.preconditioners.rotated import SIDES, Rotated, carry_
-from steepest.preconditioners.schedule import Timing, due
+from steepest.preconditioners.schedule import Timing, background, due
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class KLEigenbasis(Preconditioner):
         S_a <- b S_a + (1-b)/n G S_b^-1 G^T with S_b^-1 = Q_b diag(1/lam_b) Q_b^T, and S_b alike
         lam_a <- b lam_a + (1-b) mean_j (Q_a^T G Q_b)_ij^2 / lam_b,j, and lam_b alike
         Q <- QR(S Q) whenever ``frequency`` divides the count of steps that move, or with
-        ``refresh_timing="staggered"`` at a step of the cycle of each parameter's own
+        ``refresh_timing="staggered"`` at a step of the cycle of each parameter's own; with ``"background"``
+        S is that of the refresh before
 
     No lam^-1/2 exceeds max(10, min(d, 4000)). The first step moves nothing: S_a = (1-b) G G^T / n, S_b =
     (1-b) G^T G / m, Q their eigenvectors by descending eigenvalue, and all lam 0.1.
@@ -44,7 +45,8 @@ class KLEigenbasis(Preconditioner):
 
     State: ``left``, ``left_basis`` (m, m), ``right``, ``right_basis`` (n, n), ``left_values`` (m, 1) and
     ``right_values`` (1, n) in float64, the statistics' powers of two ``left_unit`` and ``right_unit``, what
-    ``inside`` keeps, and ``fallbacks``, the number of bases for which the first attempt failed.
+    ``inside`` keeps, and ``fallbacks``, the number of bases for which the first attempt failed. In the
+    background also ``left_pending`` and ``right_pending``, the S of the last refresh.
     """
 
     inside: Preconditioner | None = None
@@ -110,6 +112,8 @@ class KLEigenbasis(Preconditioner):
             basis = torch.eye(size, dtype=x.dtype, device=x.device).expand_as(factor).clone()
             values = torch.full(_along(side, x.shape[0], size), 0.1, dtype=wide, device=x.device)
             state |= {side: factor, f"{side}_unit": unit, f"{side}_basis": basis, f"{side}_values": values}
+            if self.refresh_timing == "background":
+                state[f"{side}_pending"] = torch.zeros_like(factor)
         return {**state, "fallbacks": new_counter(x)}
 
     def prepare(
@@ -140,16 +144,23 @@ class KLEigenbasis(Preconditioner):
         who = due(hypers, self.frequency, 0, grad)
         if who is None:
             return
+        later = self.refresh_timing == "background"
         for side in SIDES:
-            basis = state[f"{side}_basis"]
+            basis, names = state[f"{side}_basis"], (f"{side}_pending", f"{side}_basis")
             old = basis[who].clone()
             if hypers["step"] == 0:
                 new = eigenbasis(state[side][who], old)
                 count_(state, new.retried, who)
             else:
-                new = refresh_basis(state[side][who], old)
+                if later:
+                    new = Refreshed(*background(state, hypers).take(refresh_basis, names))
+                else:
+                    new = refresh_basis(state[side][who], old)
                 count_(state, new.kept, who)
             basis[who] = new.value
+            if later:
+                state[names[0]].copy_(state[side])
+                background(state, hypers).ask(refresh_basis, names)
             if hypers["step"] > 0:
                 carry_(state, hypers, side, who, old, new.value)
 

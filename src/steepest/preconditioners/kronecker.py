@@ -16,7 +16,7 @@ from steepest.linalg.products import symmetric_multiply
 from steepest.linalg.scaling import power_of_two
 from steepest.preconditioners.base import Coordinates, Preconditioner
 from steepest.preconditioners.factors import accumulate_, count_, new_counter, new_factor, sandwich
-from steepest.preconditioners.schedule import Timing, due
+from steepest.preconditioners.schedule import Timing, background, due
 
 Sides = Literal["both", "left", "right", "smaller", "vector"]
 
@@ -94,9 +94,10 @@ class Kronecker(Preconditioner):
     ``beta2``) corrected by 1 - beta^t; the current gradient is part of them. ``power`` None is 1/4 for two
     sides and 1/2 for one. L and R are the symmetric roots, taken anew at the first step and whenever
     ``frequency`` divides the count of steps, or with ``refresh_timing="staggered"`` at a step of the cycle of
-    each parameter's own. A zero matrix says nothing, and its root stays as it was, at first the identity; so
-    does a root that no attempt could compute. Eigenvalues that are rounding, below d times the rounding unit
-    of the largest, count as that much.
+    each parameter's own, or with ``"background"`` from A and B as they were at the refresh before. A zero
+    matrix says nothing, and its root stays as it was, at first the identity; so does a root that no attempt
+    could compute. Eigenvalues that are rounding, below d times the rounding unit of the largest, count as
+    that much.
 
     ``sides`` is ``"both"``, ``"left"`` (A alone), ``"right"`` (B alone) or ``"smaller"`` (that of the shorter
     dimension). A preconditioned dimension longer than ``max_dim`` is cut into blocks of that length, the
@@ -105,7 +106,9 @@ class Kronecker(Preconditioner):
 
     State, for p blocks of r x c: ``left`` and ``left_root`` (p, r, r), ``right`` and ``right_root``
     (p, c, c), the statistics' powers of two ``left_unit`` and ``right_unit`` (p, 1, 1), and ``fallbacks``,
-    the number of roots for which the first attempt failed. Without blocks the dimension p is absent.
+    the number of roots for which the first attempt failed. In the background also A and B as they were at the
+    last refresh, corrected, of which the next roots will be: ``left_pending``, ``left_pending_unit``,
+    ``right_pending``, ``right_pending_unit``. Without blocks the dimension p is absent.
     """
 
     beta: float | None = None
@@ -183,6 +186,9 @@ class Kronecker(Preconditioner):
             factor, unit = new_factor(x, *lead, size=size)
             root = torch.eye(size, dtype=x.dtype, device=x.device).expand_as(factor).clone()
             state |= {side: factor, f"{side}_unit": unit, f"{side}_root": root}
+            if self.refresh_timing == "background":
+                pending = torch.zeros_like(factor), torch.zeros_like(unit)
+                state |= dict(zip(_pending(side), pending, strict=True))
         return {**state, "fallbacks": new_counter(x)}
 
     def prepare(
@@ -202,11 +208,19 @@ class Kronecker(Preconditioner):
             accumulate_(factor, unit, pieces if side == "left" else pieces.mT, keep, weight, size)
             if who is not None:
                 chosen = _blocks_of(who, blocks.count)
-                new = _inverse_root(
-                    factor[chosen], unit[chosen], correction, hypers["eps"], self._exponent, root[chosen]
-                )
+                names, settings = (*_pending(side), f"{side}_root"), (hypers["eps"], self._exponent)
+                later = self.refresh_timing == "background"
+                if later and t != 1:
+                    new = Robust(*background(state, hypers).take(_inverse_root, names, *settings))
+                else:
+                    now = factor[chosen], unit[chosen], root[chosen]
+                    new = _inverse_root(*now, *settings, correction)
                 root[chosen] = new.value
                 count_(state, new.retried, who)
+                if later:
+                    torch.div(factor, correction, out=_flat(state[names[0]], pieces))
+                    state[names[1]].copy_(state[f"{side}_unit"])
+                    background(state, hypers).ask(_inverse_root, names, *settings)
             roots[side] = root
         return Roots(roots.get("left"), roots.get("right"), blocks, self.halved)
 
@@ -226,6 +240,11 @@ class Kronecker(Preconditioner):
         return Blocks(shape, rows, columns)
 
 
+def _pending(side: str) -> tuple[str, str]:
+    """Return the names of the statistic that waits for its root, and of its unit."""
+    return f"{side}_pending", f"{side}_pending_unit"
+
+
 def _blocks_of(who: Tensor | slice, count: int) -> Tensor | slice:
     """Return the index of all blocks of these members of a stack."""
     if isinstance(who, slice) or count == 1:
@@ -243,7 +262,7 @@ def _root(inverse: Tensor | None) -> Tensor | None:
 
 
 def _inverse_root(
-    factor: Tensor, unit: Tensor, correction: Any, eps: Any, exponent: float, previous: Tensor
+    factor: Tensor, unit: Tensor, previous: Tensor, eps: Any, exponent: float, correction: Any = 1.0
 ) -> Robust:
     """Return (factor unit^2 / correction + eps I)^-exponent, and ``previous`` for a zero factor.
 

@@ -8,8 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Timing = Literal["together", "staggered"]
-"""Whether all parameters refresh at one step of a cycle, or each at one of its own."""
+from steepest.background import Background
+
+Timing = Literal["together", "staggered", "background"]
+"""Whether all parameters refresh at one step of a cycle, or each at one of its own, or all at one step with
+what was computed meanwhile from the statistics of the cycle before."""
+
+
+def background(state: Mapping[str, Tensor], hypers: Mapping[str, Any]) -> Background:
+    """Return what works beside the steps, or without an adapter, at once on the stack itself."""
+    return hypers.get("background") or Background([state], state)
 
 
 def due(hypers: Mapping[str, Any], frequency: int, first: int, like: Tensor) -> Tensor | slice | None:
