@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -83,7 +84,7 @@ def _resume(folder: str, names: tuple[str, ...]) -> dict[str, list]:
 def _refused(folder: str, name: str, width: int) -> str:
     try:
         _load(folder, name, width)
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # the latter is no Exception
         return f"{type(error).__name__}: {error}"
     return ""
 
