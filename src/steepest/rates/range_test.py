@@ -69,7 +69,8 @@ def lr_range_test(
     or the smoothed one exceeds its lowest value by three times that value's size. The suggestion is a third
     of the lr at which nine tenths of the whole fall had been made: the lowest point itself lies where lr is
     already too large for many steps, and on a plateau anywhere. On the two embedded tasks and 11 methods it
-    was within a factor of 3 of the best rate of a sweep in 15 of 22 cases, else mostly above (docs/which-lr).
+    was within a factor of 3 of the best rate of a sweep in 15 of 22 cases, else mostly above; the rule was
+    chosen on these same cases (docs/which-lr).
 
     Afterwards parameters, gradients, buffers, training modes, the optimizer's state and groups, and torch's
     random generators are what they were, bit for bit. Batches drawn are not put back: give a fresh iterator
