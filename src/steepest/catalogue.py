@@ -38,13 +38,17 @@ def sections(cls: type) -> dict[str, str]:
 
 def choices(cls: type[RuleOptimizer]) -> dict[str, str]:
     """Return the four choices of an optimizer for a matrix at its defaults, as text."""
-    layer = torch.nn.Linear(2, 2, bias=False)
-    parameters = inspect.signature(cls).parameters
-    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    first: Any = layer if required[0] == "model" else layer.parameters()
-    build: Any = cls
-    rule = cls.recipe(build(first, **dict.fromkeys(required[1:], 1.0)).param_groups[0])
+    rule = cls.recipe(build(cls, torch.nn.Linear(2, 2, bias=False)).param_groups[0])
     return {name: _written(getattr(rule, name)) for name in CHOICES}
+
+
+def build(cls: type[RuleOptimizer], model: torch.nn.Module, **settings: Any) -> RuleOptimizer:
+    """Return an optimizer of a model's parameters at its defaults; what has no default is 1."""
+    parameters = inspect.signature(cls).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    first: Any = model if required[0] == "model" else model.parameters()
+    make: Any = cls
+    return make(first, **{**dict.fromkeys(required[1:], 1.0), **settings})
 
 
 def plain(text: str) -> str:

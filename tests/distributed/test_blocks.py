@@ -74,9 +74,9 @@ def test_choices_are_checked() -> None:
     with pytest.raises(ValueError, match="traffic must be one of"):
         configure(optimizer, traffic=torch.int8)
     with pytest.raises(TypeError, match="blocks must be True or False, got 1"):
-        configure(optimizer, blocks=1)  # type: ignore[arg-type]
+        configure(optimizer, blocks=1)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match="replicas must be a process group or None"):
-        configure(optimizer, replicas="world")  # type: ignore[arg-type]
+        configure(optimizer, replicas="world")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match="optimizer must be one of steepest, got SGD"):
-        configure(torch.optim.SGD([torch.ones(2)], 0.1))  # type: ignore[arg-type]
+        configure(torch.optim.SGD([torch.ones(2)], 0.1))  # type: ignore[arg-type]  # wrong on purpose
     assert not dist.is_initialized()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from steepest.distributed.layout import Layout
 from steepest.distributed.reductions import Partial, Program
@@ -153,6 +154,6 @@ def _step(s: Tensor, m: Tensor, shards: Stack) -> Program[Tensor]:
     return step(s, m, shards.hypers)
 
 
-def squares(x: Tensor, groups: Sequence[object], dim: int | tuple[int, int] = (-2, -1)) -> Partial:
+def squares(x: Tensor, groups: Sequence[ProcessGroup], dim: int | tuple[int, int] = (-2, -1)) -> Partial:
     """Return this rank's part of the sum of squares along ``dim``, over the ranks of ``groups``."""
-    return Partial(length(x, dim).square_(), tuple(groups))  # type: ignore[arg-type]
+    return Partial(length(x, dim).square_(), tuple(groups))

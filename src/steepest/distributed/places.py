@@ -63,9 +63,9 @@ def places_of(
     for group in groups:
         batch_dims = group.get("batch_dims", 0)
         for param in group["params"]:
-            key: object = (id(group), param.shape)
+            key: tuple[object, ...] = (id(group), param.shape)
             if isinstance(param, DTensor):
-                key = (*key, id(param.device_mesh), param.placements)  # type: ignore[misc]
+                key = (*key, id(param.device_mesh), param.placements)
             if key not in known:
                 known[key] = place_of(param, rules[id(group)], batch_dims, settings)
             if (place := known[key]) is not None:

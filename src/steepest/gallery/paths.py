@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from steepest.catalogue import build
 from steepest.gallery.plane import coordinates, matrix
 from steepest.optimizer import RuleOptimizer
 
@@ -57,7 +57,7 @@ def walk(cls: type[RuleOptimizer], lr: float, steps: int = STEPS) -> Path:
     valley = Valley()
     weight = valley.layer.weight
     lifted = {"threshold": 0} if "threshold" in inspect.signature(cls).parameters else {}
-    optimizer = build(cls, valley, lr, **lifted)
+    optimizer = build(cls, valley, lr=lr, **lifted)
     points = [weight.detach().clone()]
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -82,12 +82,3 @@ def walk(cls: type[RuleOptimizer], lr: float, steps: int = STEPS) -> Path:
 def best_path(cls: type[RuleOptimizer]) -> Path:
     """Return the path that ends lowest, of equals the one with the smaller rate."""
     return min((walk(cls, lr) for lr in RATES), key=lambda path: (path.loss, path.lr))
-
-
-def build(cls: type[RuleOptimizer], model: nn.Module, lr: float, **settings: Any) -> RuleOptimizer:
-    """Return an optimizer of a model's parameters at its defaults; what has no default is 1."""
-    parameters = inspect.signature(cls).parameters.values()
-    required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    first: Any = model if required[0] == "model" else model.parameters()
-    make: Any = cls
-    return make(first, **{**dict.fromkeys(required[1:], 1.0), "lr": lr, **settings})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from steepest.gallery.paths import build
+from steepest.catalogue import build
 from steepest.optimizer import RuleOptimizer
 
 SHAPE = (48, 64)
@@ -30,7 +30,7 @@ def last_update(cls: type[RuleOptimizer], steps: int = STEPS) -> tuple[Tensor, T
     """Return the last of ``steps`` gradients and the update it led to, at lr = 1 and without decay."""
     torch.manual_seed(0)
     layer = nn.Linear(SHAPE[1], SHAPE[0], bias=False, dtype=torch.float64)
-    optimizer = build(cls, layer, 1.0)
+    optimizer = build(cls, layer, lr=1.0)
     for group in optimizer.param_groups:
         group["weight_decay"] = 0.0
     generator = torch.Generator().manual_seed(1)
