@@ -18,7 +18,7 @@ from torch.distributed import ProcessGroup
 
 from steepest.distributed.balance import waves
 from steepest.distributed.collectives import Pending
-from steepest.distributed.jobs import Job, job
+from steepest.distributed.jobs import Direction, Job, job
 from steepest.distributed.layout import Layout
 from steepest.distributed.settings import Settings
 from steepest.distributed.shard import Shard
@@ -28,8 +28,8 @@ WAVE = 2**22
 """How many entries an owner gets in one wave, unless a single matrix has more."""
 ANSWERS = 2
 """The most answers a job has, for numbering them."""
-
-Direction = tuple[Shard, Tensor | None, Tensor | None]
+PARAMETERS = 2
+"""The most parameters a job has, for numbering them."""
 
 
 def directions(
@@ -41,19 +41,26 @@ def directions(
     M wherever no whole-network number needs it. All ranks must call this with the same parameters in the same
     order, and take all that it returns.
     """
+    return run([job(shard, owners[shard.param]) for shard in shards], settings.traffic)
+
+
+def run(jobs: Sequence[Job], traffic: torch.dtype | None) -> Iterator[Direction]:
+    """Run jobs, the same in the same order on all ranks, and yield what they conclude; take all of it."""
     lanes: dict[Hashable, list[Job]] = {}
-    for shard in shards:
-        lane = shard.layout.group, shard.grad.dtype, shard.grad.device.type
-        lanes.setdefault(lane, []).append(job(shard, owners[shard.param]))
-    pipes = [_pipe(jobs, settings.traffic) for jobs in lanes.values()]
+    for one in jobs:
+        first = one.shards[0]
+        lane = first.layout.group, first.grad.dtype, first.grad.device.type
+        lanes.setdefault(lane, []).append(one)
+    pipes = [_pipe(lane, traffic) for lane in lanes.values()]
     started = [(pipe, pipe.collect(0)) for pipe in pipes]
     return itertools.chain.from_iterable(_drain(pipe, first) for pipe, first in started)
 
 
 def _pipe(jobs: Sequence[Job], traffic: torch.dtype | None) -> _Pipe:
     """Return the pipe of jobs of one group of ranks and one dtype."""
-    first = jobs[0].shard
-    items, layout = tuple((one.shard.layout, one.owner, one.answers) for one in jobs), first.layout
+    first = jobs[0].shards[0]
+    items = tuple((tuple(shard.layout for shard in one.shards), one.owner, one.answers) for one in jobs)
+    layout = first.layout
     plan = _plan(items, tuple(_wave_of(jobs)), layout.size, layout.rank)
     return _Pipe(jobs, plan, layout.group, layout.rank, traffic or first.grad.dtype)
 
@@ -81,7 +88,7 @@ def _wave_of(jobs: Sequence[Job]) -> list[int]:
         by_owner.setdefault(one.owner, {}).setdefault(one.key, []).append(i)
     for stacks in by_owner.values():
         order = [i for stack in stacks.values() for i in stack]
-        sizes = [jobs[i].shard.layout.shape.numel() for i in order]
+        sizes = [sum(shard.layout.shape.numel() for shard in jobs[i].shards) for i in order]
         for i, wave in zip(order, waves(sizes, WAVE), strict=True):
             numbers[i] = wave
     return numbers
@@ -98,21 +105,32 @@ class _Wave:
 
 @lru_cache(maxsize=64)
 def _plan(
-    items: tuple[tuple[Layout, int, int], ...], wave_of: tuple[int, ...], ranks: int, me: int
+    items: tuple[tuple[tuple[Layout, ...], int, int], ...], wave_of: tuple[int, ...], ranks: int, me: int
 ) -> list[_Wave]:
-    """Return the waves of jobs, given as layout, owner and number of answers, as rank ``me`` sees them."""
+    """Return the waves of jobs, given as layouts, owner and number of answers, as rank ``me`` sees them."""
     plan: list[_Wave] = []
     for wave in range(max(wave_of) + 1):
         jobs = tuple(i for i, number in enumerate(wave_of) if number == wave)
         there: list[Message] = []
         back: list[Message] = []
         for i in jobs:
-            layout, owner, answers = items[i]
-            route = Route(owner, layout.regions, layout.replica_of(owner))
-            there += route.inward(i)
-            back += [message for a in range(answers) for message in route.outward(i * ANSWERS + a)]
+            layouts, owner, answers = items[i]
+            for k, layout in enumerate(layouts):
+                route = Route(owner, layout.regions, layout.replica_of(owner))
+                there += route.inward(_number(i, k))
+                back += [message for a in range(answers) for message in route.outward(_number(i, k, a))]
         plan.append(_Wave(jobs, Exchange(there, ranks, me), Exchange(back, ranks, me)))
     return plan
+
+
+def _number(job: int, parameter: int, answer: int = 0) -> int:
+    """Return the number of a question or answer of a job; :func:`_place` undoes it."""
+    return (job * PARAMETERS + parameter) * ANSWERS + answer
+
+
+def _place(number: int) -> tuple[int, int]:
+    """Return job and parameter of a number."""
+    return divmod(number // ANSWERS, PARAMETERS)
 
 
 @dataclass
@@ -120,7 +138,7 @@ class _Coming:
     """Questions on their way to the owners."""
 
     wave: _Wave
-    parts: dict[int, Tensor]
+    parts: dict[int, list[Tensor]]
     pending: Pending
 
 
@@ -147,8 +165,13 @@ class _Pipe:
         """Update what is local of a wave and send what the owners need."""
         wave = self.plan[number]
         parts = {i: self.jobs[i].ask() for i in wave.jobs}
-        some = parts[wave.jobs[0]]
-        buffer = wave.there.pack(lambda m: parts[m.item], self.traffic, some.device)
+        some = parts[wave.jobs[0]][0]
+
+        def piece(message: Message) -> Tensor:
+            i, k = _place(message.item)
+            return parts[i][k]
+
+        buffer = wave.there.pack(piece, self.traffic, some.device)
         return _Coming(wave, parts, wave.there.start(buffer, self.group, "matrices to owners"))
 
     def solve(self, coming: _Coming) -> _Leaving:
@@ -160,15 +183,16 @@ class _Pipe:
         answers: dict[int, Tensor] = {}
         for members, inputs in stacks:
             jobs = [self.jobs[i] for i in members]
-            for number, answer in enumerate(jobs[0].solve(jobs, inputs)):
-                answers.update((i * ANSWERS + number, one) for i, one in zip(members, answer, strict=True))
-        some = coming.parts[wave.jobs[0]]
+            for a, answer in enumerate(jobs[0].solve(jobs, inputs)):
+                for k, stack in enumerate(answer):
+                    answers.update((_number(i, k, a), one) for i, one in zip(members, stack, strict=True))
+        some = coming.parts[wave.jobs[0]][0]
         buffer = wave.back.pack(lambda m: cut(answers[m.item], m.region), self.traffic, some.device)
         return _Leaving(wave, wave.back.start(buffer, self.group, "directions from owners"), buffer)
 
     def _stacks(
-        self, numbers: Iterable[int], parts: Mapping[int, Tensor]
-    ) -> tuple[dict[int, Tensor], list[tuple[list[int], Tensor]]]:
+        self, numbers: Iterable[int], parts: Mapping[int, Sequence[Tensor]]
+    ) -> tuple[dict[int, Tensor], list[tuple[list[int], list[Tensor]]]]:
         """Return a place for every whole matrix that this rank owns, and the stacks they are views of.
 
         Matrices that are whole here already are put in their places.
@@ -178,15 +202,18 @@ class _Pipe:
             if self.jobs[i].owner == self.me:
                 groups.setdefault(self.jobs[i].key, []).append(i)
         wholes: dict[int, Tensor] = {}
-        stacks: list[tuple[list[int], Tensor]] = []
+        stacks: list[tuple[list[int], list[Tensor]]] = []
         for members in groups.values():
-            layout = self.jobs[members[0]].shard.layout
-            stack = parts[members[0]].new_empty(len(members), *layout.shape)
-            wholes.update(zip(members, stack.unbind(), strict=True))
-            stacks.append((members, stack))
-            for i in members:
+            inputs: list[Tensor] = []
+            for k, shard in enumerate(self.jobs[members[0]].shards):
+                layout = shard.layout
+                stack = parts[members[0]][k].new_empty(len(members), *layout.shape)
+                inputs.append(stack)
+                wholes.update((_number(i, k), one) for i, one in zip(members, stack, strict=True))
                 if layout.replica_of(self.me) == (self.me,):
-                    wholes[i].copy_(parts[i])
+                    for i in members:
+                        wholes[_number(i, k)].copy_(parts[i][k])
+            stacks.append((members, inputs))
         return wholes, stacks
 
     def conclude(self, leaving: _Leaving) -> Iterator[Direction]:
@@ -194,7 +221,15 @@ class _Pipe:
         wave = leaving.wave
         back = {m.item: content for m, content in wave.back.unpack(leaving.pending.wait())}
         for i in wave.jobs:
-            job, grad = self.jobs[i], self.jobs[i].shard.grad
-            numbers = range(i * ANSWERS, i * ANSWERS + job.answers)
-            answers = [back[n].to(grad.dtype) if n in back else torch.empty_like(grad) for n in numbers]
-            yield job.shard, *job.conclude(answers)
+            job = self.jobs[i]
+            answers: list[list[Tensor]] = []
+            for a in range(job.answers):
+                found = [back.get(_number(i, k, a)) for k in range(len(job.shards))]
+                grads = [shard.grad for shard in job.shards]
+                answers.append(
+                    [
+                        torch.empty_like(g) if x is None else x.to(g.dtype)
+                        for g, x in zip(grads, found, strict=True)
+                    ]
+                )
+            yield from job.conclude(answers)
