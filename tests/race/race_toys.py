@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from steepest.race.records import RunRecord
+from steepest.race.spec import RunSpec
 from steepest.race.task import Task
-from steepest.race.training import RunSpec, train
+from steepest.race.training import train
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor]:

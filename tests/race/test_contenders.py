@@ -8,7 +8,7 @@ from steepest import ANDI, Muon
 from steepest.catalogue import methods
 from steepest.race.contenders import DEFAULTS, parse_contender, parse_contenders
 from steepest.race.records import RaceError
-from steepest.race.task import load_task
+from steepest.race.task_text import load_task
 
 
 def test_default_race_is_the_six_with_the_reference_first() -> None:

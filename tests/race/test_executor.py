@@ -11,7 +11,8 @@ import race_toys
 from steepest.race.contenders import parse_contender
 from steepest.race.executor import LocalWorkers
 from steepest.race.records import RaceError, RunRecord
-from steepest.race.training import RunSpec, make_spec, train
+from steepest.race.spec import RunSpec, make_spec
+from steepest.race.training import train
 
 
 def spec(optimizer: str, seed: int = 1, steps: int = 6, task: str = "race_toys:task") -> RunSpec:

@@ -8,8 +8,10 @@ import race_toys
 
 from steepest.race.contenders import parse_contender
 from steepest.race.records import RunRecord
-from steepest.race.task import load_task
-from steepest.race.training import RunSpec, _lr_factor, make_spec, train
+from steepest.race.schedules import lr_factor
+from steepest.race.spec import RunSpec, make_spec
+from steepest.race.task_text import load_task
+from steepest.race.training import train
 
 
 def spec(optimizer: str = "SGD", task: str = "race_toys:task", **changes) -> RunSpec:
@@ -114,7 +116,7 @@ def test_long_curves_are_averaged_into_at_most_a_hundred_points() -> None:
 
 
 def test_schedule_rises_then_falls_to_zero() -> None:
-    factors = [_lr_factor(t, 100) for t in range(100)]
+    factors = [lr_factor(t, 100) for t in range(100)]
     assert factors[0] == pytest.approx(0.2)
     assert max(factors) == factors[4] == pytest.approx(0.96)
     assert factors[5:] == sorted(factors[5:], reverse=True)

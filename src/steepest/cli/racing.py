@@ -15,15 +15,17 @@ import typer
 from rich.console import Console
 
 from steepest.cli.terminal import UsageError, console
+from steepest.race.builtin import BUILTIN, DEFAULT_TASKS
 from steepest.race.contenders import DEFAULTS, parse_contenders
 from steepest.race.executor import LocalWorkers
+from steepest.race.literals import split_items
 from steepest.race.live import print_plan, print_results, progress
 from steepest.race.records import RaceError, RecordStore, RunRecord, read_records
 from steepest.race.report import write_report
 from steepest.race.runner import Race, Settings, latest_race, plan, run_race, write_manifest
 from steepest.race.search import Grid
 from steepest.race.statistics import Summary, summarize
-from steepest.race.task import BUILTIN, load_tasks
+from steepest.race.task_text import load_tasks
 
 REPORT = "report.html"
 INTERRUPTED = 130
@@ -35,7 +37,10 @@ def race(
     context: typer.Context,
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TASKS", help=f"{', '.join(BUILTIN)}, or module:object. Default: both."),
+        typer.Argument(
+            metavar="TASKS",
+            help=f"{', '.join(BUILTIN)}, or module:object. Default: {' and '.join(DEFAULT_TASKS)}.",
+        ),
     ] = None,
     optimizers: Annotated[
         str,
@@ -81,7 +86,7 @@ def race(
     """
     try:
         settings = Settings(
-            tasks=load_tasks(BUILTIN if tasks is None else _words(tasks)),
+            tasks=load_tasks(DEFAULT_TASKS if tasks is None else _words(tasks)),
             contenders=parse_contenders(optimizers),
             seeds=seeds,
             steps=steps,
@@ -151,7 +156,7 @@ def _conclude(screen: Console, records: list[RunRecord], out: Path, command: str
 
 
 def _words(items: list[str]) -> list[str]:
-    words = [word.strip() for item in items for word in item.split(",") if word.strip()]
+    words = [word for item in items for word in split_items(item)]
     if not words:
         raise RaceError(f"TASKS is empty; choose from {', '.join(BUILTIN)}, or give module:object")
     return words

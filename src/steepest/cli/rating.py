@@ -17,9 +17,11 @@ from torch.nn import Parameter
 
 from steepest._resolve import TargetError
 from steepest.cli.terminal import UsageError
+from steepest.race.builtin import BUILTIN
 from steepest.race.contenders import Contender, parse_contender
 from steepest.race.records import RaceError
-from steepest.race.task import BUILTIN, load_task, one_line
+from steepest.race.task import one_line
+from steepest.race.task_text import load_task
 from steepest.rates import lr_range_test, suggest_lr
 
 Optimizer = Annotated[

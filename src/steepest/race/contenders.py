@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from torch import nn
 import steepest
 from steepest._resolve import TargetError, load_target, public_optimizers, suggest
 from steepest.catalogue import methods
+from steepest.race.literals import parse_call, split_items, write_call
 from steepest.race.records import RaceError
 from steepest.race.task import Task, one_line
 
@@ -56,8 +56,7 @@ class Contender:
     @property
     def text(self) -> str:
         """The contender as text that `parse_contender` reads back, in any process."""
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.kwargs.items())
-        return f"{self.target}({arguments})"
+        return write_call(self.target, self.kwargs)
 
     def load(self) -> type[torch.optim.Optimizer]:
         """Import the class.
@@ -104,10 +103,8 @@ def parse_contender(text: str) -> Contender:
         RaceError: the text cannot be read, or there is no such optimizer or argument.
     """
     text = text.strip()
-    head, bracket, _ = text.partition("(")
-    arguments = text[len(head) :]
-    head = head.strip()
-    kwargs = _literal_arguments(arguments, text) if bracket else {}
+    head, kwargs = parse_call(text, "optimizer")
+    arguments = text[text.index("(") :] if "(" in text else ""
     if ":" in head:
         return _checked(_with_default_lr(Contender(text.partition(":")[2], head, kwargs)))
     head = _known_name(head)
@@ -145,7 +142,7 @@ def parse_contenders(text: str) -> list[Contender]:
     verdict is against it. Of two contenders with one name, the later is shown with its module.
     """
     contenders = [parse_contender(REFERENCE)]
-    for item in _split(text):
+    for item in split_items(text):
         for name in _groups().get(item, (item,)):
             contender = parse_contender(name)
             if any(c.text == contender.text for c in contenders):
@@ -159,33 +156,6 @@ def parse_contenders(text: str) -> list[Contender]:
 def _groups() -> dict[str, tuple[str, ...]]:
     others = [name for name in methods() if name not in (*DEFAULTS, "Steepest")]
     return {"default": tuple(DEFAULTS), "all": (*DEFAULTS, *others)}
-
-
-def _split(text: str) -> list[str]:
-    """Split at the commas that are in no bracket."""
-    items, depth, current = [], 0, ""
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            items.append(current)
-            current = ""
-        else:
-            current += character
-    items.append(current)
-    return [item.strip() for item in items if item.strip()]
-
-
-def _literal_arguments(call: str, text: str) -> dict[str, Any]:
-    try:
-        tree = ast.parse(f"f{call}", mode="eval").body
-        if not isinstance(tree, ast.Call) or tree.args or any(k.arg is None for k in tree.keywords):
-            raise ValueError
-        return {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords}
-    except (SyntaxError, ValueError):
-        raise RaceError(
-            f"cannot read optimizer {text!r}: write Name(argument=value, ...) with numbers, strings, "
-            "True, False, None, tuples, lists or dicts as values"
-        ) from None
 
 
 def _checked(contender: Contender) -> Contender:

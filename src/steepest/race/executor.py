@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from steepest.race.records import RaceError, RunRecord
-from steepest.race.training import RunSpec, record_of
+from steepest.race.spec import RunSpec
+from steepest.race.training import record_of
 from steepest.race.worker import READY
 
 ATTEMPTS = 2

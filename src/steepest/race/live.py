@@ -15,8 +15,8 @@ from rich.text import Text
 
 from steepest.race.records import RunRecord
 from steepest.race.runner import Cost, Lane
+from steepest.race.spec import RunSpec
 from steepest.race.statistics import NO_DIFFERENCE, Summary, format_lr, format_number, table_rows
-from steepest.race.training import RunSpec
 
 PLAIN_WIDTH = 120
 NARROW = ("rank", "optimizer", "val loss", "best lr", "vs reference")

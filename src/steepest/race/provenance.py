@@ -18,6 +18,8 @@ import torch
 from steepest._version import __version__
 
 _NOT_CORE = (["bench"], ["checks"], ["cli"], ["race"])
+_OF_TASKS = ("steepest.race.tasks.", "steepest.race.data.")
+_LOOP = ("contenders", "engine", "hopeless", "loop", "schedules", "task", "training")
 _SOURCES = (".py", ".c", ".cpp", ".cu", ".h")
 
 
@@ -43,9 +45,16 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def hardware() -> dict[str, str | int]:
-    """Return the processor, its cores, and the threads that torch uses in this process."""
-    return {"cpu": _cpu_model(), "cores": os.cpu_count() or 1, "threads": torch.get_num_threads()}
+def hardware(device: str = "cpu") -> dict[str, str | int]:
+    """Return the processor, its cores, the threads torch uses in this process, and the GPU of a device."""
+    found: dict[str, str | int] = {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+    }
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name(torch.device(device))
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -67,10 +76,10 @@ def code_fingerprint(target: str) -> str:
         package = name.partition(".")[0]
         if package == "steepest" and name.split(".")[1:2] not in _NOT_CORE:
             counted["steepest"] = core_fingerprint()
-        elif package not in ("torch", "steepest") or name.startswith("steepest.race.tasks."):
+        elif package not in ("torch", "steepest") or name.startswith(_OF_TASKS):
             module = importlib.import_module(name)
             source = _source(module)
-            if source is None or _is_installed(source):
+            if source is None or is_installed(source):
                 counted[package] = str(getattr(sys.modules.get(package), "__version__", ""))
             else:
                 counted[name] = _hash([source])
@@ -95,7 +104,7 @@ def core_fingerprint() -> str:
 def loop_fingerprint() -> str:
     """Return a hash of the source that builds optimizers for a task and trains with them."""
     folder = Path(__file__).parent
-    return _hash(folder / name for name in ("contenders.py", "task.py", "training.py"))
+    return _hash(folder / f"{name}.py" for name in _LOOP)
 
 
 def _hash(files: Iterable[Path]) -> str:
@@ -112,7 +121,8 @@ def _source(module: ModuleType) -> Path | None:
     return Path(file).resolve() if file and file.endswith(".py") else None
 
 
-def _is_installed(source: Path) -> bool:
+def is_installed(source: Path) -> bool:
+    """Say whether a file is Python's own or an installed package's."""
     return any(folder in source.parents for folder in _installed_folders())
 
 

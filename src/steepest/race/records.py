@@ -30,12 +30,16 @@ class RaceError(Exception):
 class RunRecord:
     """One finished run.
 
-    ``phase`` is ``"sweep"`` (learning rate search, on the tuning seed) or ``"final"`` (paired seeds at the
-    best rate); ``status`` is ``"ok"``, ``"diverged"`` (a non-finite loss or gradient) or ``"failed"`` (an
-    exception); ``error`` tells in one line how. ``final_loss`` is the tuning criterion, the validation loss
-    after the last step; it is infinite unless the status is ``"ok"``. ``seconds`` is the time in forward,
-    backward and optimizer, without data and evaluation; ``step_ms`` and ``fwd_bwd_ms`` are medians over
-    steps. ``aux_lr`` is the auxiliary AdamW's learning rate of a hybrid, else ``None``.
+    ``phase`` is ``"sweep"`` (learning rate search, on the tuning seed), ``"tune"`` (further arguments, on
+    the same seed) or ``"final"`` (paired seeds at the best); ``protocol`` is ``"fair"`` or ``"paper"``.
+    ``status`` is ``"ok"``, ``"diverged"`` (a non-finite loss or gradient), ``"stopped"`` (a hopeless run of
+    a search, see `steepest.race.hopeless`) or ``"failed"`` (an exception); ``error`` tells in one line how.
+    ``final_loss`` is the tuning criterion, the validation loss after the last step; it is infinite unless
+    the status is ``"ok"``. ``seconds`` is the time in forward, backward and optimizer, without data and
+    evaluation; ``step_ms`` and ``fwd_bwd_ms`` are medians over steps. ``aux_lr`` is the auxiliary AdamW's
+    learning rate of a hybrid, else ``None``. ``engine`` holds the options of `steepest.race.engine.Engine`.
+    ``peak_memory_bytes`` is the most that tensors took on a CUDA device, ``None`` elsewhere.
+    ``twin_curve`` are the training losses in the other coordinates of a task about invariance.
     """
 
     key: str
@@ -64,6 +68,11 @@ class RunRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "cpu"
+    protocol: str = "fair"
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    twin_curve: Curve = ()
 
     def to_json(self) -> str:
         """Return the record as one line of valid JSON; non-finite numbers become strings: inf, -inf, nan."""
@@ -77,7 +86,7 @@ class RunRecord:
             raise ValueError("a record must be a JSON object")
         known = {f.name for f in fields(cls)}
         values = {name: value for name, value in raw.items() if name in known}
-        for name in ("train_curve", "val_curve"):
+        for name in ("train_curve", "val_curve", "twin_curve"):
             values[name] = tuple((int(step), float(loss)) for step, loss in values.get(name, ()))
         values["metrics"] = {name: float(value) for name, value in values.get("metrics", {}).items()}
         values["final_loss"] = float(values.get("final_loss", math.inf))

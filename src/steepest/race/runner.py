@@ -24,8 +24,8 @@ from steepest.race.contenders import Contender
 from steepest.race.executor import Executor
 from steepest.race.records import RaceError, RecordStore, RunRecord, read_records
 from steepest.race.search import Grid, Search, search
+from steepest.race.spec import RunSpec, make_spec
 from steepest.race.task import Task
-from steepest.race.training import RunSpec, make_spec
 
 TUNING_SEED = 0
 MANIFEST = "race.json"

@@ -1,27 +1,24 @@
-"""What a race needs to know of a task, and how a name becomes one.
+"""What a race needs to know of a task.
 
-A task of your own is a module with a few functions and one `Task`; pass it as ``module:object``.
+A task of your own is a module with a few functions and one `Task`, or a function that returns one; pass it
+as ``module:object``.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import importlib
-import os
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from steepest._resolve import suggest
+from steepest.race.paper import Claim, Paper
 from steepest.race.records import RaceError
+from steepest.race.schedules import check_schedule
 
-BUILTIN = {
-    "digits": "steepest.race.tasks.digits:task",
-    "chars": "steepest.race.tasks.chars:task",
-}
+PRESETS = ("cpu", "full")
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,19 @@ class Task:
             auxiliary rule: embeddings and output heads. Vectors go there without being named.
         step_ms: what one step with its data and evaluation costs about, on one 2.5 GHz core; for ``--plan``.
         settings: whatever else determines a result (widths, a fingerprint of the data): part of a run's key.
+        preset: the scale it was made for, "cpu" or "full".
+        paper: the settings of the paper it comes from, for ``--protocol paper``, or None.
+        claims: what that paper says came out.
+        headline: the metric of ``evaluate`` that tables show first besides the validation loss.
+        schedule: the learning rate's course, "linear", "cosine" or "constant", unless a race names another.
+        warmup: the part of the steps over which the learning rate rises first.
+        twin: for tasks about invariance: ``twin(data, model)`` returns the same problem in other
+            coordinates, ``(data', model')``, computing the same function at the start. Both are trained side
+            by side on the same batches, each by an optimizer of its own, and the run has the metric
+            ``"deviation"``: the largest relative difference of their training losses over the run.
+
+    Raises:
+        RaceError: the preset or the schedule is unknown, or the warm-up is not a part of the run.
     """
 
     name: str
@@ -62,45 +72,32 @@ class Task:
     auxiliary: tuple[str, ...] = ()
     step_ms: float = 10.0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "cpu"
+    paper: Paper | None = None
+    claims: tuple[Claim, ...] = ()
+    headline: str = "val_loss"
+    schedule: str = "linear"
+    warmup: float = 0.05
+    twin: Callable[[Any, nn.Module], tuple[Any, nn.Module]] | None = None
+
+    def __post_init__(self) -> None:
+        check_preset(self.preset)
+        check_schedule(self.schedule, self.warmup)
 
     def is_auxiliary(self, parameter_name: str) -> bool:
         """Say whether a hybrid leaves the parameter of this name to its auxiliary rule."""
         return any(fnmatch.fnmatchcase(parameter_name, pattern) for pattern in self.auxiliary)
 
 
-def load_task(name: str) -> Task:
-    """Return the task of an embedded name or of ``module:object``.
+def check_preset(preset: str, where: str = "") -> None:
+    """Refuse what is no preset; `where` begins the message.
 
     Raises:
-        RaceError: there is no such task, or it is not a `Task`.
+        RaceError: naming the presets there are.
     """
-    if ":" not in name and name not in BUILTIN:
-        hint = suggest(name, list(BUILTIN)) or f"; choose from {', '.join(BUILTIN)}, or give module:object"
-        raise RaceError(f"unknown task {name!r}{hint}")
-    module, _, attribute = BUILTIN.get(name, name).partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        task = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        raise RaceError(one_line(f"cannot load task {name!r}: {type(error).__name__}: {error}")) from None
-    if not isinstance(task, Task):
-        raise RaceError(f"{name!r} is a {type(task).__name__}, not a steepest.race.Task")
-    return task
-
-
-def load_tasks(names: Iterable[str]) -> dict[str, Task]:
-    """Return tasks by the names given for them.
-
-    Raises:
-        RaceError: as in `load_task`, or two different tasks call themselves the same.
-    """
-    tasks = {name: load_task(name) for name in names}
-    called = [task.name for task in tasks.values()]
-    for name in called:
-        if called.count(name) > 1:
-            raise RaceError(f"two tasks are named {name!r}; give one of them another Task.name")
-    return tasks
+    if preset not in PRESETS:
+        hint = suggest(str(preset), list(PRESETS))
+        raise RaceError(f"{where}preset must be one of {', '.join(PRESETS)}, got {preset!r}{hint}")
 
 
 def one_line(text: object, limit: int = 300) -> str:

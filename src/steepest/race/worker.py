@@ -1,8 +1,8 @@
 """A worker process: reads runs as JSON lines, answers with records as JSON lines.
 
-Its standard output belongs to the answers; what a task or an optimizer prints goes to the log. It uses one
-thread, so that results do not depend on how many workers there are, and it ends at once when its parent is
-gone.
+Its standard output belongs to the answers; what a task or an optimizer prints goes to the log. It uses
+the threads that a run asks for, one by default, so that results do not depend on how many workers there
+are, and it ends at once when its parent is gone.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ def main() -> None:
 
     import torch
 
-    from steepest.race.training import RunSpec, train
+    from steepest.race.spec import RunSpec
+    from steepest.race.training import train
 
-    torch.set_num_threads(1)
     waiting: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(waiting,), daemon=True).start()
     _answer(answers, READY)
     while True:
-        spec = RunSpec(**json.loads(waiting.get()))
+        spec = RunSpec.from_dict(json.loads(waiting.get()))
+        torch.set_num_threads(spec.engine.threads)
         _answer(answers, train(spec).to_json())
 
 

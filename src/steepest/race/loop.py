@@ -1,0 +1,219 @@
+"""The training loop of a run, and what it measures on its way."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from steepest.race.contenders import parse_contender
+from steepest.race.engine import Engine, part_of_batch, to_device
+from steepest.race.hopeless import why_hopeless
+from steepest.race.schedules import lr_factor
+from steepest.race.spec import RunSpec
+from steepest.race.task import Task
+
+EVALUATIONS = 16
+
+
+class Side:
+    """A model with its optimizer, schedule and batches; a run has one, or two where the task has a twin."""
+
+    def __init__(self, spec: RunSpec, task: Task, data: Any, model: nn.Module) -> None:
+        self.task = task
+        self.data = data
+        self.engine = spec.engine
+        self.batch_size = spec.batch_size
+        self.model = model.to(spec.engine.device)
+        self.optimizer = parse_contender(spec.contender).build(self.model, task, spec.lr, spec.aux_lr)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda t: lr_factor(t, spec.steps, str(spec.engine.schedule), float(spec.engine.warmup or 0)),
+        )
+        self.batches = torch.Generator().manual_seed(spec.seed)
+        if spec.engine.compile:
+            self.model.compile()
+
+    def next_batch(self) -> Any:
+        """Draw a batch and bring it to the device."""
+        return to_device(self.task.batch(self.data, self.batches, self.batch_size), self.engine.device)
+
+    def backward(self, batch: Any) -> torch.Tensor:
+        """Leave the gradients of a batch; return its loss."""
+        self.optimizer.zero_grad()
+        parts, losses = self.engine.accumulate, []
+        for index in range(parts):
+            with self.engine.precision():
+                loss = self.task.loss(self.model, part_of_batch(batch, index, parts, self.batch_size))
+            (loss if parts == 1 else loss / parts).backward()
+            losses.append(loss.detach())
+        if self.engine.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.trainable(), self.engine.clip)
+        return losses[0] if parts == 1 else torch.stack(losses).mean()
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Return the parameters that are trained."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def has_nonfinite_gradient(self) -> bool:
+        """Say whether a gradient holds an infinity or a NaN."""
+        return any(p.grad is not None and not p.grad.isfinite().all() for p in self.trainable())
+
+
+class Loop:
+    """Trains one run; what it has measured so far is readable after an exception too.
+
+    ``pass_seconds`` and ``step_seconds`` are per step, in forward and backward (with clipping) and in the
+    optimizer; drawing batches, moving them and evaluating are in neither. ``deviation`` is the largest
+    relative difference between the training losses of a task and its twin, None without a twin.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.step = 0
+        self.side: Side | None = None
+        self.losses: list[float] = []
+        self.twin_losses: list[float] = []
+        self.deviation: float | None = None
+        self.val_curve: list[tuple[int, float]] = []
+        self.metrics: Mapping[str, float] = {}
+        self.pass_seconds: list[float] = []
+        self.step_seconds: list[float] = []
+
+    def go(self, task: Task) -> tuple[str, str | None]:
+        """Train; return the status, "ok", "diverged" or "stopped", and in words why it is not "ok"."""
+        spec = self.spec
+        spec.engine.require_device()
+        _reset_peak_memory(spec.engine)
+        data = task.data()
+        torch.manual_seed(spec.seed)
+        model = task.model(data)
+        twin = task.twin(data, model) if task.twin else None
+        side = self.side = Side(spec, task, data, model)
+        other = _Twin(Side(spec, task, *twin)) if twin else None
+        self.deviation = 0.0 if other else None
+        evaluate_every = max(1, spec.steps // EVALUATIONS)
+        self._evaluate(side)
+        for self.step in range(1, spec.steps + 1):
+            if not math.isfinite(self._train(side)):
+                return "diverged", f"loss not finite at step {self.step}"
+            if other is not None:
+                self._compare(other.train())
+            if self.step % evaluate_every == 0 or self.step == spec.steps:
+                self._evaluate(side)
+                if spec.stops_if_hopeless and (why := why_hopeless(self.val_curve, spec.steps)):
+                    return "stopped", why
+        if not math.isfinite(self.metrics["val_loss"]):
+            return "diverged", f"validation loss not finite after step {self.step}"
+        if self.deviation is not None:
+            self.metrics = {**self.metrics, "deviation": self.deviation}
+        return "ok", None
+
+    def _train(self, side: Side) -> float:
+        batch = side.next_batch()
+        begin = self._now()
+        loss = side.backward(batch)
+        middle = self._now()
+        self.losses.append(loss.item())
+        if math.isfinite(self.losses[-1]):
+            before_step = self._now()
+            side.optimizer.step()
+            self.step_seconds.append(self._now() - before_step)
+            self.pass_seconds.append(middle - begin)
+            side.schedule.step()
+        return self.losses[-1]
+
+    def _compare(self, twin_loss: float) -> None:
+        """Keep the largest relative difference of the two losses; a twin that diverges is infinitely far."""
+        self.twin_losses.append(twin_loss)
+        loss = self.losses[-1]
+        gap = abs(loss - twin_loss) / max(abs(loss), sys.float_info.min)
+        self.deviation = max(self.deviation or 0.0, gap if math.isfinite(gap) else math.inf)
+
+    def _evaluate(self, side: Side) -> None:
+        model = side.model
+        model.eval()
+        _switch(side.optimizer, "eval")
+        with torch.no_grad(), side.engine.precision():
+            metrics = side.task.evaluate(model, side.data)
+            self.metrics = {name: float(value) for name, value in metrics.items()}
+        model.train()
+        _switch(side.optimizer, "train")
+        if "val_loss" not in self.metrics:
+            raise ValueError(f"evaluate must return 'val_loss', got {', '.join(self.metrics) or 'nothing'}")
+        self.val_curve.append((self.step, self.metrics["val_loss"]))
+
+    def _now(self) -> float:
+        if self.spec.engine.device != "cpu":
+            torch.accelerator.synchronize(torch.device(self.spec.engine.device))
+        return time.perf_counter()
+
+    def state_bytes(self) -> int:
+        """Return the bytes of the optimizer's state."""
+        return 0 if self.side is None else sum(map(_tensor_bytes, self.side.optimizer.state.values()))
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return the most that tensors took on a CUDA device; None on others, where torch does not count."""
+        device = torch.device(self.spec.engine.device)
+        if device.type != "cuda" or self.side is None or self.deviation is not None:
+            return None
+        return torch.cuda.max_memory_allocated(device)
+
+
+class _Twin:
+    """The other side, with random numbers of its own: the same ones, where a model draws any."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        device = torch.device(side.engine.device)
+        self._cuda = [torch.cuda.current_device() if device.index is None else device.index]
+        self._cuda = self._cuda if device.type == "cuda" else []
+        self._state = torch.get_rng_state()
+        self._cuda_state = [torch.cuda.get_rng_state(index) for index in self._cuda]
+
+    def train(self) -> float:
+        """Take a step; return the loss before it, and NaN for good once it has diverged."""
+        with self._randomness():
+            loss = self._side.backward(self._side.next_batch()).item()
+            if math.isfinite(loss):
+                self._side.optimizer.step()
+                self._side.schedule.step()
+        return loss
+
+    @contextmanager
+    def _randomness(self) -> Iterator[None]:
+        with torch.random.fork_rng(devices=self._cuda):
+            torch.set_rng_state(self._state)
+            for index, state in zip(self._cuda, self._cuda_state, strict=True):
+                torch.cuda.set_rng_state(state, index)
+            yield
+            self._state = torch.get_rng_state()
+            self._cuda_state = [torch.cuda.get_rng_state(index) for index in self._cuda]
+
+
+def _switch(optimizer: torch.optim.Optimizer, mode: str) -> None:
+    """Let an optimizer that evaluates other weights than it trains (SPlus) exchange them."""
+    if callable(change := getattr(optimizer, mode, None)):
+        change()
+
+
+def _reset_peak_memory(engine: Engine) -> None:
+    device = torch.device(engine.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _tensor_bytes(state: Any) -> int:
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(_tensor_bytes(item) for item in state.values())
+    if isinstance(state, list | tuple):
+        return sum(_tensor_bytes(item) for item in state)
+    return 0
