@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -53,6 +54,27 @@ task = Task(
     auxiliary=("2.*",),
     step_ms=1.0,
 )
+
+
+def sized(preset: str = "cpu", *, hidden: int = 8, mode: str = "narrow") -> Task:
+    if mode not in ("narrow", "wide"):
+        raise ValueError("mode must be narrow or wide")
+
+    def network(xy: tuple[torch.Tensor, torch.Tensor]) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+
+    return replace(
+        task,
+        name="sized" if mode == "narrow" else f"sized-{mode}",
+        model=network,
+        steps=60 if preset == "full" else 6,
+        settings={"hidden": hidden},
+        preset=preset,
+    )
+
+
+def unsized() -> Task:
+    return replace(task, name="unsized")
 
 
 class RaisesInInit(torch.optim.SGD):

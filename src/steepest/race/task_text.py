@@ -125,7 +125,7 @@ def load_task(text: str) -> Task:
         RaceError: there is no such task, preset or option, or the object is not a `Task`.
 
     Example:
-        >>> from steepest.race.task import load_task
+        >>> from steepest.race.task_text import load_task
         >>> load_task("digits").batch_size
         64
     """
