@@ -9,7 +9,7 @@ import pytest
 import race_toys
 
 from steepest.race.contenders import parse_contender
-from steepest.race.executor import LocalWorkers
+from steepest.race.executors.local import LocalWorkers
 from steepest.race.records import RaceError, RunRecord
 from steepest.race.spec import RunSpec, make_spec
 from steepest.race.training import train

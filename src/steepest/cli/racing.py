@@ -17,7 +17,7 @@ from rich.console import Console
 from steepest.cli.terminal import UsageError, console
 from steepest.race.builtin import BUILTIN, DEFAULT_TASKS
 from steepest.race.contenders import DEFAULTS, parse_contenders
-from steepest.race.executor import LocalWorkers
+from steepest.race.executors.local import LocalWorkers
 from steepest.race.literals import split_items
 from steepest.race.live import print_plan, print_results, progress
 from steepest.race.records import RaceError, RecordStore, RunRecord, read_records

@@ -88,9 +88,10 @@ class Engine:
             return
         there = torch.accelerator.current_accelerator(check_available=True)
         count = 0 if there is None or there.type != device.type else torch.accelerator.device_count()
-        if (device.index or 0) >= count:
+        if max((device.index or 0) + 1, self.processes) > count:
             found = f"{there.type} ({torch.accelerator.device_count()})" if there else "none"
-            raise RaceError(f"device {self.device!r} is not available here; accelerators found: {found}")
+            wanted = f"{self.processes} of device" if self.processes > 1 else "device"
+            raise RaceError(f"{wanted} {self.device!r} is not available here; accelerators found: {found}")
 
     def precision(self) -> AbstractContextManager[object]:
         """Return the context in which the model is computed."""

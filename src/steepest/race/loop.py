@@ -15,6 +15,7 @@ from torch import nn
 from steepest.race.contenders import parse_contender
 from steepest.race.engine import Engine, part_of_batch, to_device
 from steepest.race.hopeless import why_hopeless
+from steepest.race.parallel import ALONE, Alone
 from steepest.race.schedules import lr_factor
 from steepest.race.spec import RunSpec
 from steepest.race.task import Task
@@ -25,7 +26,7 @@ EVALUATIONS = 16
 class Side:
     """A model with its optimizer, schedule and batches; a run has one, or two where the task has a twin."""
 
-    def __init__(self, spec: RunSpec, task: Task, data: Any, model: nn.Module) -> None:
+    def __init__(self, spec: RunSpec, task: Task, data: Any, model: nn.Module, replicas: Alone) -> None:
         self.task = task
         self.data = data
         self.engine = spec.engine
@@ -39,6 +40,8 @@ class Side:
         self.batches = torch.Generator().manual_seed(spec.seed)
         if spec.engine.compile:
             self.model.compile()
+        self.replicas = replicas
+        self._trained = replicas.wrap(self.model)
 
     def next_batch(self) -> Any:
         """Draw a batch and bring it to the device."""
@@ -48,10 +51,14 @@ class Side:
         """Leave the gradients of a batch; return its loss."""
         self.optimizer.zero_grad()
         parts, losses = self.engine.accumulate, []
+        everywhere = parts * self.replicas.count
         for index in range(parts):
-            with self.engine.precision():
-                loss = self.task.loss(self.model, part_of_batch(batch, index, parts, self.batch_size))
-            (loss if parts == 1 else loss / parts).backward()
+            number = index * self.replicas.count + self.replicas.rank
+            with self.replicas.passes(self._trained, last=index == parts - 1):
+                with self.engine.precision():
+                    part = part_of_batch(batch, number, everywhere, self.batch_size)
+                    loss = self.task.loss(self._trained, part)
+                (loss if parts == 1 else loss / parts).backward()
             losses.append(loss.detach())
         if self.engine.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.trainable(), self.engine.clip)
@@ -74,8 +81,9 @@ class Loop:
     relative difference between the training losses of a task and its twin, None without a twin.
     """
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, replicas: Alone = ALONE) -> None:
         self.spec = spec
+        self.replicas = replicas
         self.step = 0
         self.side: Side | None = None
         self.losses: list[float] = []
@@ -95,8 +103,8 @@ class Loop:
         torch.manual_seed(spec.seed)
         model = task.model(data)
         twin = task.twin(data, model) if task.twin else None
-        side = self.side = Side(spec, task, data, model)
-        other = _Twin(Side(spec, task, *twin)) if twin else None
+        side = self.side = Side(spec, task, data, model, self.replicas)
+        other = _Twin(Side(spec, task, *twin, self.replicas)) if twin else None
         self.deviation = 0.0 if other else None
         evaluate_every = max(1, spec.steps // EVALUATIONS)
         self._evaluate(side)
@@ -120,7 +128,7 @@ class Loop:
         begin = self._now()
         loss = side.backward(batch)
         middle = self._now()
-        self.losses.append(loss.item())
+        self.losses.append(self.replicas.mean(loss.item()))
         if math.isfinite(self.losses[-1]):
             before_step = self._now()
             side.optimizer.step()
@@ -142,7 +150,8 @@ class Loop:
         _switch(side.optimizer, "eval")
         with torch.no_grad(), side.engine.precision():
             metrics = side.task.evaluate(model, side.data)
-            self.metrics = {name: float(value) for name, value in metrics.items()}
+        metrics = {name: float(value) for name, value in metrics.items()}
+        self.metrics = self.replicas.agree(metrics, model)
         model.train()
         _switch(side.optimizer, "train")
         if "val_loss" not in self.metrics:
@@ -172,8 +181,9 @@ class _Twin:
     def __init__(self, side: Side) -> None:
         self._side = side
         device = torch.device(side.engine.device)
-        self._cuda = [torch.cuda.current_device() if device.index is None else device.index]
-        self._cuda = self._cuda if device.type == "cuda" else []
+        self._cuda: list[int] = []
+        if device.type == "cuda":
+            self._cuda = [torch.cuda.current_device() if device.index is None else device.index]
         self._state = torch.get_rng_state()
         self._cuda_state = [torch.cuda.get_rng_state(index) for index in self._cuda]
 
@@ -181,6 +191,7 @@ class _Twin:
         """Take a step; return the loss before it, and NaN for good once it has diverged."""
         with self._randomness():
             loss = self._side.backward(self._side.next_batch()).item()
+            loss = self._side.replicas.mean(loss)
             if math.isfinite(loss):
                 self._side.optimizer.step()
                 self._side.schedule.step()

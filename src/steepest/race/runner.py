@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from steepest.race.contenders import Contender
-from steepest.race.executor import Executor
+from steepest.race.executors.base import Executor
 from steepest.race.records import RaceError, RecordStore, RunRecord, read_records
 from steepest.race.search import Grid, Search, search
 from steepest.race.spec import RunSpec, make_spec

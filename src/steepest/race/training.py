@@ -11,6 +11,7 @@ from typing import Any
 
 from steepest.race.contenders import parse_contender
 from steepest.race.loop import Loop
+from steepest.race.parallel import ALONE, Alone
 from steepest.race.provenance import hardware, versions
 from steepest.race.records import CURVE_POINTS, Curve, RunRecord, thin
 from steepest.race.schedules import describe_schedule
@@ -19,9 +20,14 @@ from steepest.race.task import Task, one_line
 from steepest.race.task_text import load_task
 
 
-def train(spec: RunSpec) -> RunRecord:
-    """Do a run. Whatever the task or the optimizer raises ends in the record, not in an exception."""
-    loop = Loop(spec)
+def train(spec: RunSpec, replicas: Alone = ALONE) -> RunRecord:
+    """Do a run. Whatever the task or the optimizer raises ends in the record, not in an exception.
+
+    Args:
+        spec: what to do.
+        replicas: this process's place among those that share the run.
+    """
+    loop = Loop(spec, replicas)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         status, error = loop.go(load_task(spec.task))

@@ -25,7 +25,7 @@ def main() -> None:
     import torch
 
     from steepest.race.spec import RunSpec
-    from steepest.race.training import train
+    from steepest.race.torchrun import perform
 
     waiting: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(waiting,), daemon=True).start()
@@ -33,7 +33,7 @@ def main() -> None:
     while True:
         spec = RunSpec.from_dict(json.loads(waiting.get()))
         torch.set_num_threads(spec.engine.threads)
-        _answer(answers, train(spec).to_json())
+        _answer(answers, perform(spec).to_json())
 
 
 def _read(waiting: queue.Queue[str]) -> None:

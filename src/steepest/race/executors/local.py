@@ -1,4 +1,4 @@
-"""Where runs are done. Runs are independent: an executor takes specs and gives back records, in any order."""
+"""Runs in worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from steepest.race.records import RaceError, RunRecord
 from steepest.race.spec import RunSpec
@@ -18,24 +17,6 @@ from steepest.race.training import record_of
 from steepest.race.worker import READY
 
 ATTEMPTS = 2
-
-
-class Executor(Protocol):
-    """What a race asks of the place where its runs are done."""
-
-    slots: int
-
-    def submit(self, spec: RunSpec) -> None:
-        """Start a run; called only while fewer than `slots` are under way."""
-        ...
-
-    def next_record(self) -> RunRecord:
-        """Wait for the next run to end, in whatever way, and return its record."""
-        ...
-
-    def close(self) -> None:
-        """Stop; runs under way are given up."""
-        ...
 
 
 class _Worker:
