@@ -1,7 +1,7 @@
 /* Plans in which no entry needs another: one sweep. */
 
-ALWAYS void NAME(sweep)(W *restrict w, const G *restrict g, C *restrict m, C *restrict v, int64_t n,
-                        NAME(Coefficients) k, int is_averaged, int is_squared, int is_power, int is_sign)
+ALWAYS void NAME(stride)(W *restrict w, const G *restrict g, C *restrict m, C *restrict v, int64_t n,
+                         NAME(Coefficients) k, int is_averaged, int is_squared, int is_power, int is_sign)
 {
     for (int64_t i = 0; i < n; i++) {
         C x = NAME(gradient)(g[i], &w[i], k, 1), d = 1;
@@ -18,6 +18,23 @@ ALWAYS void NAME(sweep)(W *restrict w, const G *restrict g, C *restrict m, C *re
             x /= d;
         NAME(move)(&w[i], x, k);
     }
+}
+
+ALWAYS void NAME(sweep)(W *restrict w, const G *restrict g, C *restrict m, C *restrict v, int64_t n,
+                        NAME(Coefficients) k, int is_averaged, int is_squared, int is_power, int is_sign)
+{
+    int64_t whole = n - n % LANES;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        AHEAD_OF(w + i);
+        AHEAD_OF(g + i);
+        if (is_averaged)
+            AHEAD_OF(m + i);
+        if (is_squared)
+            AHEAD_OF(v + i);
+        NAME(stride)(w + i, g + i, m + i, v + i, LANES, k, is_averaged, is_squared, is_power, is_sign);
+    }
+    NAME(stride)
+    (w + whole, g + whole, m + whole, v + whole, n - whole, k, is_averaged, is_squared, is_power, is_sign);
 }
 
 #define SWEEP(averaged, squared, power_, sign_)                                                                \

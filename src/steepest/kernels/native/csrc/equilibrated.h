@@ -1,20 +1,36 @@
 /* ANDI's step: entries divided by the sum of their row's and column's lengths, then an energy floor.
 
-   Three sweeps over a gradient: lengths of rows and columns; the length of what their sum leaves; the move. The
-   second sweep runs backwards and so starts on what the first left in cache, and the third on what the second
-   left. Included for each type twice: with R the arithmetic itself (squares may leave its range: then this
-   finds out, and nothing has been written) and with R wider, which takes whatever came. P holds sums. */
+   Three sweeps over a gradient: lengths of rows and columns; the length of what their sum leaves; the move. All
+   run forwards through memory, in strides of LANES entries that ask for what comes AHEAD of them: each sweep is
+   bound by memory, and one core's own prefetchers leave a quarter of it unused. Included for each type twice:
+   with R the arithmetic itself (squares may leave its range: then this finds out, and nothing has been written)
+   and with R wider, which takes whatever came. P holds sums. */
+
+/* Squares of a stride of a row's entries, added to their columns' sums and to `lanes`. */
+ALWAYS void VARIANT(measure_stride)(const W *restrict w, const G *restrict g, R *restrict sums_,
+                                    R *restrict lanes, int64_t n, NAME(Coefficients) k, int is_coupled)
+{
+    for (int64_t j = 0; j < n; j++) {
+        R x = (R)NAME(gradient)(g[j], &w[j], k, is_coupled), square = x * x;
+        sums_[j] += square;
+        lanes[j] += square;
+    }
+}
 
 /* Add squares of a row's entries to their columns' sums and return their sum. */
 ALWAYS R VARIANT(measure_row)(const W *restrict w, const G *restrict g, R *restrict sums_, int64_t n,
                               NAME(Coefficients) k, int is_coupled)
 {
-    R row = 0;
-    for (int64_t j = 0; j < n; j++) {
-        R x = (R)NAME(gradient)(g[j], &w[j], k, is_coupled), square = x * x;
-        sums_[j] += square;
-        row += square;
+    _Alignas(64) R lanes[LANES] = {0};
+    int64_t whole = n - n % LANES;
+    for (int64_t j = 0; j < whole; j += LANES) {
+        AHEAD_OF(g + j);
+        VARIANT(measure_stride)(w + j, g + j, sums_ + j, lanes, LANES, k, is_coupled);
     }
+    VARIANT(measure_stride)(w + whole, g + whole, sums_ + whole, lanes, n - whole, k, is_coupled);
+    R row = 0;
+    for (int64_t j = 0; j < LANES; j++)
+        row += lanes[j];
     return row;
 }
 
@@ -22,7 +38,7 @@ ALWAYS R VARIANT(measure_row)(const W *restrict w, const G *restrict g, R *restr
 static void VARIANT(measure)(const Tensor *t, const Numbers *numbers, int64_t at, int64_t from, int64_t to,
                              P *restrict rows, P *restrict columns)
 {
-    _Alignas(64) R sum[BLOCK];
+    _Alignas(64) R sum[SPAN];
     int64_t n = t->columns;
     const W *w = (const W *)t->weight + at;
     const G *g = (const G *)t->grad + at;
@@ -32,17 +48,14 @@ static void VARIANT(measure)(const Tensor *t, const Numbers *numbers, int64_t at
     for (int64_t i = from; i < to; i++)
         rows[i - from] = 0;
     for (int64_t top = from; top < to; top += ROWS_AT_ONCE)
-        for (int64_t left = 0; left < n; left += BLOCK) {
-            int64_t width = n - left < BLOCK ? n - left : BLOCK;
+        for (int64_t left = 0; left < n; left += SPAN) {
+            int64_t width = n - left < SPAN ? n - left : SPAN;
             int64_t end = to - top < ROWS_AT_ONCE ? to : top + ROWS_AT_ONCE;
             for (int64_t j = 0; j < width; j++)
                 sum[j] = 0;
             for (int64_t i = top; i < end; i++) {
                 const W *wi = w + i * n + left;
                 const G *gi = g + i * n + left;
-                for (const char *ahead = (const char *)(gi + 2 * (n > BLOCK ? n : BLOCK)), *stop = ahead + width * sizeof(G);
-                     ahead < stop; ahead += 64)
-                    __builtin_prefetch(ahead);
                 rows[i - from] += numbers->l2 != 0 ? VARIANT(measure_row)(wi, gi, sum, width, k, 1)
                                                    : VARIANT(measure_row)(wi, gi, sum, width, k, 0);
             }
@@ -58,16 +71,16 @@ typedef struct {
 
 static inline int64_t VARIANT(pieces)(int64_t rows, int64_t n)
 {
-    int64_t height = n < NARROW ? BLOCK / n : 1, across = n < NARROW ? 1 : (n + BLOCK - 1) / BLOCK;
+    int64_t height = n < NARROW ? BLOCK / n : 1, across = n < NARROW ? 1 : (n + SPAN - 1) / SPAN;
     return (rows + height - 1) / height * across;
 }
 
 static inline VARIANT(Piece) VARIANT(piece)(int64_t index, int64_t rows, int64_t n)
 {
-    int64_t height = n < NARROW ? BLOCK / n : 1, across = n < NARROW ? 1 : (n + BLOCK - 1) / BLOCK;
-    int64_t row = index / across * height, left = index % across * BLOCK;
+    int64_t height = n < NARROW ? BLOCK / n : 1, across = n < NARROW ? 1 : (n + SPAN - 1) / SPAN;
+    int64_t row = index / across * height, left = index % across * SPAN;
     return (VARIANT(Piece)){row, left, rows - row < height ? rows - row : height,
-                            n - left < BLOCK ? n - left : BLOCK};
+                            n - left < SPAN ? n - left : SPAN};
 }
 
 /* r_i + c_j of a piece of many rows, for loops that run through it as if it were one. */
@@ -87,20 +100,36 @@ ALWAYS R VARIANT(inverse)(R d, int is_moderate)
     return is_moderate ? (R)INVERSE(d) : d > 0 ? 1 / d : 0;
 }
 
+ALWAYS void VARIANT(ratios_stride)(const W *restrict w, const G *restrict g, const R *restrict d,
+                                   R *restrict lanes, R row, int64_t n, NAME(Coefficients) k, int is_moderate,
+                                   int is_coupled)
+{
+    for (int64_t j = 0; j < n; j++) {
+        R ratio = NAME(gradient)(g[j], &w[j], k, is_coupled) * VARIANT(inverse)(row + d[j], is_moderate);
+        lanes[j] += ratio * ratio;
+    }
+}
+
 ALWAYS R VARIANT(ratios)(const W *restrict w, const G *restrict g, const R *restrict d, R row, int64_t n,
                          NAME(Coefficients) k, int is_moderate, int is_coupled)
 {
-    R total = 0;
-    for (int64_t j = 0; j < n; j++) {
-        R ratio = NAME(gradient)(g[j], &w[j], k, is_coupled) * VARIANT(inverse)(row + d[j], is_moderate);
-        total += ratio * ratio;
+    _Alignas(64) R lanes[LANES] = {0};
+    int64_t whole = n - n % LANES;
+    for (int64_t j = 0; j < whole; j += LANES) {
+        AHEAD_OF(g + j);
+        VARIANT(ratios_stride)(w + j, g + j, d + j, lanes, row, LANES, k, is_moderate, is_coupled);
     }
+    VARIANT(ratios_stride)
+    (w + whole, g + whole, d + whole, lanes, row, n - whole, k, is_moderate, is_coupled);
+    R total = 0;
+    for (int64_t j = 0; j < LANES; j++)
+        total += lanes[j];
     return total;
 }
 
-ALWAYS void VARIANT(move_row)(W *restrict w, const G *restrict g, C *restrict m, const R *restrict d, R row,
-                              R scale, int64_t n, NAME(Coefficients) k, int is_moderate, int is_coupled,
-                              int is_averaged)
+ALWAYS void VARIANT(move_stride)(W *restrict w, const G *restrict g, C *restrict m, const R *restrict d, R row,
+                                 R scale, int64_t n, NAME(Coefficients) k, int is_moderate, int is_coupled,
+                                 int is_averaged)
 {
     for (int64_t j = 0; j < n; j++) {
         R inverse = VARIANT(inverse)(row + d[j], is_moderate);
@@ -109,6 +138,24 @@ ALWAYS void VARIANT(move_row)(W *restrict w, const G *restrict g, C *restrict m,
             x = NAME(average)(x, &m[j], k);
         NAME(move)(&w[j], x, k);
     }
+}
+
+ALWAYS void VARIANT(move_row)(W *restrict w, const G *restrict g, C *restrict m, const R *restrict d, R row,
+                              R scale, int64_t n, NAME(Coefficients) k, int is_moderate, int is_coupled,
+                              int is_averaged)
+{
+    int64_t whole = n - n % LANES;
+    for (int64_t j = 0; j < whole; j += LANES) {
+        AHEAD_OF(w + j);
+        AHEAD_OF(g + j);
+        if (is_averaged)
+            AHEAD_OF(m + j);
+        VARIANT(move_stride)
+        (w + j, g + j, m + j, d + j, row, scale, LANES, k, is_moderate, is_coupled, is_averaged);
+    }
+    VARIANT(move_stride)
+    (w + whole, g + whole, m + whole, d + whole, row, scale, n - whole, k, is_moderate, is_coupled,
+     is_averaged);
 }
 
 typedef struct {
@@ -125,11 +172,9 @@ static P VARIANT(second_sweep)(const VARIANT(View) v, const Numbers *numbers, in
     _Alignas(64) R several[BLOCK];
     NAME(Coefficients) k = NAME(coefficients)(numbers);
     P total = 0;
-    int64_t pieces = VARIANT(pieces)(v.height, v.n), run = (pieces - 1) / RUN * RUN, index = run;
-    while (index >= 0) {
+    int64_t pieces = VARIANT(pieces)(v.height, v.n);
+    for (int64_t index = 0; index < pieces; index++) {
         VARIANT(Piece) p = VARIANT(piece)(index, v.height, v.n);
-        if (++index == run + RUN || index == pieces)
-            index = run -= RUN;
         int64_t at = p.row * v.n + p.left, n = p.height * p.width;
         const R *d = v.columns + p.left;
         R row = (R)v.rows[p.row];

@@ -9,12 +9,18 @@
 enum {
     BLOCK = 512,       /* entries that are summed in their own arithmetic before they join a longer sum */
     ROWS_AT_ONCE = 64, /* likewise rows */
+    SPAN = 4096,       /* entries of a row that are summed in LANES sums before these join a longer one */
+    LANES = 64,        /* entries of a stride, and sums kept side by side */
     NARROW = 128,      /* rows shorter than this are not worth a loop of their own */
-    RUN = 64           /* pieces that are read forwards when a sweep goes backwards, for the prefetchers */
+    AHEAD = 2048       /* bytes between what a loop reads and what it asks for; 4096 is slower, 1024 equal */
 };
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define SAME(x) (x)
+/* Ask for the stride that comes AHEAD bytes after this one. */
+#define AHEAD_OF(p)                                                                                            \
+    for (int64_t line_ = 0; line_ < (int64_t)(LANES * sizeof *(p)); line_ += 64)                               \
+    __builtin_prefetch((const char *)(p) + AHEAD + line_)
 
 /* float32 arithmetic */
 #define C float
