@@ -82,7 +82,7 @@ def test_a_race_killed_half_way_ends_in_the_table_of_an_uninterrupted_one(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("steepest.cli.racing.LocalWorkers", here)
     assert main([*RACE, "--out", "whole", "--workers", "2"]) == 0
-    assert "Report: whole/report.html" in capsys.readouterr().out
+    assert "Report: whole/report/index.html" in capsys.readouterr().out
 
     killed = start([*RACE, "--out", "killed", "--workers", "1"], tmp_path)
     path = tmp_path / "killed" / "records.jsonl"
@@ -139,8 +139,8 @@ def test_failed_runs_are_told_at_the_end_and_can_be_tried_again(
     assert main([*call, "--retry-failed"]) == 0
     assert "2 of 4 runs are already recorded" in capsys.readouterr().out
     assert main(["report", str(tmp_path)]) == 0
-    assert f"Report: {tmp_path / 'report.html'}" in capsys.readouterr().out.replace("\n", "")
-    page = (tmp_path / "report.html").read_text()
+    assert f"Report: {tmp_path / 'report' / 'index.html'}" in capsys.readouterr().out.replace("\n", "")
+    page = (tmp_path / "report" / "index.html").read_text()
     assert "RaisesInStep" in page
     assert "steepest race race_toys:task" in page  # the command that repeats it
 
@@ -202,7 +202,7 @@ def test_an_unforeseen_error_is_one_line_too(monkeypatch, capsys) -> None:
     def broken(folder: Path):
         raise KeyError("unforeseen")
 
-    monkeypatch.setattr("steepest.cli.racing.latest_race", broken)
+    monkeypatch.setattr("steepest.cli.reporting.latest_race", broken)
     assert main(["report"]) == 1
     assert capsys.readouterr().err == "steepest: KeyError: 'unforeseen' (STEEPEST_TRACEBACK=1 shows where)\n"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from steepest.race.records import RunRecord
-from steepest.race.report import write_curves_png, write_report
+from steepest.race.report import Origin, write_curves_png, write_report
 from steepest.race.report.charts import final_axis, smooth
 from steepest.race.report.markup import Markup, tag, text
-from steepest.race.report.page import render
+from steepest.race.report.page import render_pages
 from steepest.race.report.palette import DASHES, LIGHT, MARKERS, assign
 from steepest.race.report.settings import aux_policy, duration
 from steepest.race.report.svg import Axis, short, spanning, spread
@@ -118,14 +118,30 @@ def race(*tasks: str, optimizers: tuple[str, ...] = ("AdamW", "ANDI", "SGD")) ->
     return records
 
 
-def document(records: list[RunRecord], **options: str) -> Document:
-    return Document(render(summarize(records), records=records, **options))
+def pages(records: list[RunRecord], command: str = "steepest race") -> dict[str, Document]:
+    origins = [Origin(command, frozenset(r.key for r in records))]
+    written = render_pages(summarize(records), records=records, origins=origins)
+    return {name: Document(source) for name, source in written.items()}
+
+
+def prose(records: list[RunRecord], command: str = "steepest race") -> str:
+    return " ".join(page.prose for page in pages(records, command).values())
 
 
 def test_complete_report():
-    page = document(race("digits", "text"), command="steepest race digits text --steps 100")
-    for section in (*SECTIONS, "Across tasks"):
-        assert section in page.prose, section
+    found = pages(race("digits", "text"), "steepest race digits text --steps 100")
+    assert list(found) == ["index.html", "digits.html", "text.html"]
+    for section in (
+        "Tasks",
+        "Across tasks",
+        "Performance profile",
+        "Equivalent AdamW budget",
+        *SECTIONS[-4:],
+    ):
+        assert section in found["index.html"].prose, section
+    for section in SECTIONS[:-1]:
+        assert section in found["text.html"].prose, section
+    page = found["digits.html"]
     assert {"svg", "table", "title", "nav", "details"} <= page.names
     for fact in (
         "--steps 100",
@@ -142,17 +158,29 @@ def test_complete_report():
     assert "2026-01-02" in page.prose
 
 
+def test_one_task_is_one_page():
+    found = pages(race("digits"))
+    assert list(found) == ["index.html"]
+    for section in SECTIONS:
+        assert section in found["index.html"].prose, section
+
+
 def test_ids_are_unique_and_links_lead_somewhere():
-    page = document(race("a", "b"))
-    assert len(page.ids) == len(set(page.ids))
-    assert page.links
-    assert all(link.removeprefix("#") in page.ids for link in page.links)
+    for found in (pages(race("a", "b", "a b", "Index")), pages(race("a"))):
+        for name, page in found.items():
+            assert len(page.ids) == len(set(page.ids))
+            assert page.links
+            for link in page.links:
+                file, _, anchor = link.partition("#")
+                assert file in ("", *found)
+                assert not anchor or anchor in found[file or name].ids
 
 
 def test_nothing_is_loaded_from_elsewhere():
-    source = render(summarize(race("digits")), records=race("digits"))
-    assert not re.search(r"(?i)https?:|//[a-z]|url\((?!#)|@import|<script|<link|<img|<iframe", source)
-    assert len(source.encode()) < 1_500_000
+    records = race("digits", "text")
+    for source in render_pages(summarize(records), records=records).values():
+        assert not re.search(r"(?i)https?:|//[a-z]|url\((?!#)|@import|<script|<link|<img|<iframe", source)
+        assert len(source.encode()) < 1_500_000
 
 
 def test_hostile_names_are_text():
@@ -160,7 +188,8 @@ def test_hostile_names_are_text():
     records.append(
         replace(records[-1], key="f", seed=9, status="failed", error="<img src=x onerror=alert(1)>\x00\ud800")
     )
-    source = render(summarize(records), records=records, command="race '<i>' \"&")
+    origins = [Origin("race '<i>' \"&", frozenset(r.key for r in records))]
+    (source,) = render_pages(summarize(records), records=records, origins=origins).values()
     page = Document(source)
     assert "<script" not in source
     assert "<img" not in source
@@ -173,16 +202,15 @@ def test_hostile_names_are_text():
 
 
 def test_nothing_recorded():
-    page = document([])
+    words = prose([])
     for section in ("No runs recorded yet", "Runs without a result", "Settings", "How to read this"):
-        assert section in page.prose
+        assert section in words
 
 
 def test_race_cut_short_after_any_run():
     records = race("digits", "text")
     for count in range(1, len(records), 3):
-        page = document(records[:count])
-        assert "Ranking" in page.prose
+        assert "Ranking" in prose(records[:count])
 
 
 def test_only_failures():
@@ -192,24 +220,24 @@ def test_only_failures():
         )
         for r in race("digits")
     ]
-    page = document(records)
-    assert "no lr gave a result" in page.prose or "no result" in page.prose
-    assert "boom" in page.prose
+    words = prose(records)
+    assert "no lr gave a result" in words or "no result" in words
+    assert "boom" in words
 
 
 def test_one_optimizer_one_seed():
     records = [record("digits", "Solo", "final", 0.1, 1, 0.5)]
-    page = document(records)
-    assert "Solo ran alone" in page.prose
-    assert "No learning rate was swept" in page.prose
-    assert "nothing to compare" in page.prose
+    words = prose(records)
+    assert "Solo ran alone" in words
+    assert "No learning rate was swept" in words
+    assert "nothing to compare" in words
 
 
 @pytest.mark.parametrize("loss", [0.0, -3.0, 1e-30, 1e30])
 def test_extreme_losses(loss: float):
     records = [record("t", name, "final", 0.1, s, loss) for name in ("AdamW", "ANDI") for s in (1, 2)]
     records += [record("t", name, "sweep", lr, 0, loss) for name in ("AdamW", "ANDI") for lr in (0.1, 1.0)]
-    assert "Ranking" in document(records).prose
+    assert "Ranking" in prose(records)
 
 
 def test_many_optimizers_all_look_different():
@@ -222,37 +250,39 @@ def test_many_optimizers_all_look_different():
     )
     assert assign(["ANDI", "AdamW"])["ANDI"] == assign(["SGD", "ANDI", "Zed"])["ANDI"]
     assert len(LIGHT) == len(DASHES) == len(MARKERS)
-    document(race("digits", optimizers=("AdamW", *names)))
+    pages(race("digits", optimizers=("AdamW", *names)))
 
 
 def test_written_in_one_move(tmp_path: Path):
-    target = tmp_path / "deep" / "report.html"
-    summary = summarize(race("digits"))
-    assert write_report(summary, target) == target
+    folder = tmp_path / "deep" / "report"
+    records = race("digits")
+    summary = summarize(records)
+    target = write_report(summary, folder, records=records, pictures=False)
+    assert target == folder / "index.html"
     first = target.read_text(encoding="utf-8")
-    write_report(summary, target, command="again")
+    write_report(summary, folder, origins=[Origin("again", frozenset())], pictures=False)
     assert target.read_text(encoding="utf-8") != first
-    assert [p.name for p in target.parent.iterdir()] == ["report.html"]
+    assert sorted(p.name for p in folder.iterdir()) == ["index.html", "runs.csv", "summary.csv"]
 
 
 def test_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    target = tmp_path / "report.html"
-    write_report(summarize(race("digits")), target)
-    before = target.read_bytes()
+    target = write_report(summarize(race("digits")), tmp_path, pictures=False)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="disk full"):
-        write_report(summarize([]), target)
-    assert target.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [target]
+        write_report(summarize([]), target.parent, pictures=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_same_records_same_report():
     records = race("digits")
-    assert render(summarize(records), records=records) == render(summarize(records), records=records)
+    assert render_pages(summarize(records), records=records) == render_pages(
+        summarize(records), records=records
+    )
 
 
 def test_picture(tmp_path: Path):

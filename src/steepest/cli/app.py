@@ -10,7 +10,7 @@ import typer
 
 from steepest._resolve import TargetError
 from steepest._version import __version__
-from steepest.cli import benching, catalogue, checking, racing, rating
+from steepest.cli import benching, catalogue, checking, racing, rating, reporting
 from steepest.cli.racing import INTERRUPTED
 from steepest.cli.terminal import UsageError
 from steepest.race.records import RaceError
@@ -27,7 +27,8 @@ app = typer.Typer(
 )
 
 app.command("race")(racing.race)
-app.command("report")(racing.report)
+app.command("report")(reporting.report)
+app.command("compare")(reporting.compare)
 app.command("list")(catalogue.list_)
 app.command("show")(catalogue.show)
 app.command("check")(checking.check)

@@ -1,4 +1,4 @@
-"""`steepest race` and `steepest report`."""
+"""`steepest race`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from steepest.cli.reporting import SUBFOLDER, conclude
 from steepest.cli.terminal import UsageError, console
 from steepest.race.builtin import BUILTIN, DEFAULT_TASKS
 from steepest.race.contenders import DEFAULTS, parse_contenders
 from steepest.race.executors.local import LocalWorkers
 from steepest.race.literals import split_items
-from steepest.race.live import print_plan, print_results, progress
-from steepest.race.records import RaceError, RecordStore, RunRecord, read_records
-from steepest.race.report import write_report
-from steepest.race.runner import Race, Settings, latest_race, plan, run_race, write_manifest
+from steepest.race.live import print_plan, progress
+from steepest.race.records import RaceError, RecordStore, read_records
+from steepest.race.report import Origin
+from steepest.race.runner import Race, Settings, plan, run_race, write_manifest
 from steepest.race.search import Grid
-from steepest.race.statistics import Summary, summarize
 from steepest.race.task_text import load_tasks
 
-REPORT = "report.html"
 INTERRUPTED = 130
 
 Out = Annotated[Path, typer.Option(help="Folder of the records and the report.")]
@@ -117,7 +115,9 @@ def race(
         finally:
             executor.close()
             write_manifest(out, contest, command)
-        worked = _conclude(screen, contest.relevant(), out, command)
+        records = contest.relevant()
+        origins = [Origin(command, frozenset(record.key for record in records))]
+        worked = conclude(screen, records, out / SUBFOLDER, origins, out)
         for lane in contest.lanes():
             if lane.note:
                 print(f"Note: {lane.task.name}, {lane.contender.name}: {lane.note}")
@@ -125,34 +125,6 @@ def race(
             print("The time budget is used up; the same call goes on.")
     if not worked:
         raise typer.Exit(1)
-
-
-def report(
-    out: Annotated[Path, typer.Argument(help="Folder of a race.")] = Path("race-results"),
-) -> None:
-    """Print the table of a folder's latest race and write its report again from the records."""
-    records, command = latest_race(out)
-    _conclude(console(), records, out, command)
-
-
-def _conclude(screen: Console, records: list[RunRecord], out: Path, command: str | None) -> bool:
-    """Print the table and the failures, write the report; return whether any run worked."""
-    if not records:
-        print("Nothing has been run.")
-        return False
-    summary: Summary = summarize(records)
-    print_results(screen, summary)
-    failed = [record for record in records if record.status == "failed"]
-    if failed:
-        print(f"\n{len(failed)} of {len(records)} runs failed (tracebacks in {out / 'workers.log'}):")
-        for text in dict.fromkeys(f"  {r.task} {r.optimizer}: {r.error}" for r in failed):
-            print(text)
-    try:
-        path = write_report(summary, out / REPORT, records=records, command=command)
-    except OSError as error:
-        raise RaceError(f"cannot write {out / REPORT}: {error.strerror}") from None
-    print(f"\nReport: {path}")
-    return any(record.status == "ok" for record in records)
 
 
 def _words(items: list[str]) -> list[str]:

@@ -84,16 +84,7 @@ def loss_curves(task: TaskSummary, looks: Looks, kind: str) -> Markup | None:
         stride = max(1, len(points) // 4)
         offset = (k * stride // max(1, len(drawn))) % stride
         lines += [marker(look, *p, 2.6) for p in points[offset:-1:stride]]
-    ends = [min(y.start, max(y.end, y.at(c.mean[-1]))) for _, c in drawn]
-    places = spread(ends, 16.0, y.end, y.start)
-    labels: list[Markup] = []
-    for (o, c), end, place in zip(drawn, ends, places, strict=True):
-        look, tip = looks[o.name], x.at(c.steps[-1])
-        labels.append(path([(tip + 2, end), (x.end + 10, place)], class_=f"leader {look.css}"))
-        labels.append(marker(look, x.end + 14, place))
-        labels.append(
-            tag("g", tag("title", o.name), label(short(o.name, 13), x.end + 21, place, kind="name"))
-        )
+    tips = [(o.name, x.at(c.steps[-1]), y.at(c.mean[-1])) for o, c in drawn]
     goal = ""
     if target is not None:
         at = y.at(target)
@@ -107,8 +98,20 @@ def loss_curves(task: TaskSummary, looks: Looks, kind: str) -> Markup | None:
         frame(x, y, x_title="steps", y_title=f"{kind} loss{scale}"),
         goal,
         tag("g", *bands, *lines, clip_path=f"url(#{clip})"),
-        *labels,
+        *end_labels(tips, looks, x, y),
     )
+
+
+def end_labels(tips: Sequence[tuple[str, float, float]], looks: Looks, x: Axis, y: Axis) -> list[Markup]:
+    """Names to the right of the lines that end at `tips` (name, x, y), moved apart."""
+    ends = [min(y.start, max(y.end, at)) for _, _, at in tips]
+    labels: list[Markup] = []
+    for (name, tip, _), end, place in zip(tips, ends, spread(ends, 16.0, y.end, y.start), strict=True):
+        look = looks[name]
+        labels.append(path([(tip + 2, end), (x.end + 10, place)], class_=f"leader {look.css}"))
+        labels.append(marker(look, x.end + 14, place))
+        labels.append(tag("g", tag("title", name), label(short(name, 13), x.end + 21, place, kind="name")))
+    return labels
 
 
 def hash_name(name: str) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steepest.race.report.charts import curve_range, final_axis
+from steepest.race.report.document import write_atomically
 from steepest.race.report.markup import clean
-from steepest.race.report.page import write_atomically
 from steepest.race.report.palette import LIGHT, Look, looks
 from steepest.race.report.svg import Axis, short, spanning, spread, tick_text
 from steepest.race.statistics import Summary, TaskSummary, format_estimate
@@ -31,8 +31,16 @@ _MARKERS = {
 _INK, _SOFT, _RULE = "#1b2026", "#5a6470", "#dfe3e8"
 
 
-def write_curves_png(summary: Summary, path: str | os.PathLike[str], *, dpi: int = 160) -> Path:
+def write_curves_png(
+    summary: Summary, path: str | os.PathLike[str], *, only: TaskSummary | None = None, dpi: int = 160
+) -> Path:
     """Draw validation curves (left) and final losses with intervals (right), and return the path written.
+
+    Args:
+        summary: of all tasks; it decides how every optimizer looks.
+        path: the file to write.
+        only: the one task to draw; by default each has a row.
+        dpi: dots per inch; the picture is 10 inches wide and 3.5 high for each task.
 
     Raises:
         ValueError: no task of the summary has a curve to draw.
@@ -42,7 +50,8 @@ def write_curves_png(summary: Summary, path: str | os.PathLike[str], *, dpi: int
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    tasks = [task for task in summary.tasks if any(o.validation for o in task.optimizers)]
+    wanted = summary.tasks if only is None else (only,)
+    tasks = [task for task in wanted if any(o.validation for o in task.optimizers)]
     if not tasks:
         raise ValueError("the summary holds no validation curve to draw")
     style = looks(summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from steepest.race.report import charts
+from steepest.race.report.deviations import METRIC
 from steepest.race.report.markup import Markup, join, tag, text
 from steepest.race.report.svg import tick_text
 from steepest.race.report.tables import Looks, name_cell, table
@@ -23,7 +24,8 @@ from steepest.race.statistics import (
 
 def ranking(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
     """The optimizers of a task, best first."""
-    keys = list(dict.fromkeys(key for o in task.optimizers for key in o.metrics))
+    keys = list(dict.fromkeys(key for o in task.optimizers for key in o.metrics if key != METRIC))
+    keys.sort(key=lambda key: key != task.headline)
     axis = charts.final_axis(task, 8.0, 172.0)
     has_reference = any(o.name == summary.reference for o in task.optimizers)
     scale: object = ""

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steepest.race.report.markup import Markup, tag
-from steepest.race.statistics import OptimizerSummary, Summary, TaskSummary, format_lr
+from steepest.race.statistics import Event, OptimizerSummary, Summary, TaskSummary, format_lr
 
 if TYPE_CHECKING:
     from steepest.race.records import RunRecord
 
 
-def section(summary: Summary, records: Sequence[RunRecord], command: str | None) -> Markup:
-    """Return the settings section."""
+ELSEWHERE = ("claims", "headline", "description")  # settings that the page tells in other places
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A command line, and the keys of the runs that it asked for."""
+
+    command: str
+    keys: frozenset[str]
+
+
+def section(
+    summary: Summary, tasks: Sequence[TaskSummary], records: Sequence[RunRecord], origins: Sequence[Origin]
+) -> Markup:
+    """Return the settings section on `tasks`: commands, settings of each task, environment."""
     parts: list[Markup] = [tag("h2", "Settings")]
-    if command:
-        parts += [tag("p", "To repeat this race:", class_="note"), tag("pre", command)]
-    for task in summary.tasks:
-        own = [r for r in records if r.task == task.name]
+    keys = {record.key for record in records}
+    commands = list(dict.fromkeys(o.command for o in origins if not keys or keys & o.keys))
+    if commands:
+        what = "To repeat these runs:" if len(commands) < 2 else "To repeat these runs, one after the other:"
+        parts += [tag("p", what, class_="note"), tag("pre", "\n".join(commands))]
+    for task in tasks:
+        own = [r for r in records if Event.of(r) == task.event]
         parts += [tag("h3", task.name), tag("dl", *_pairs(_task_facts(task, own)))]
         parts.append(_grid_table(task, own, summary.reference))
     environment = _pairs(_environment(records))
@@ -61,6 +78,9 @@ def _pairs(facts: Mapping[str, str]) -> list[Markup]:
 def _task_facts(task: TaskSummary, records: Sequence[RunRecord]) -> dict[str, str]:
     facts = {
         "Task version": task.version,
+        "Preset": task.event.preset,
+        "Protocol": task.event.protocol,
+        "Engine": plain(task.event.options),
         "Steps": f"{task.steps} in final runs, {task.sweep_steps or 'none'} in tuning runs",
         "Final seeds": ", ".join(map(str, task.seeds)),
         "Tuning seed" if len(task.sweep_seeds) < 2 else "Tuning seeds": ", ".join(map(str, task.sweep_seeds)),
@@ -68,6 +88,8 @@ def _task_facts(task: TaskSummary, records: Sequence[RunRecord]) -> dict[str, st
     values: dict[str, list[str]] = {}
     for record in records:
         for key, value in record.settings.items():
+            if key in ELSEWHERE:
+                continue
             shown = plain(value)
             if shown not in values.setdefault(key, []):
                 values[key].append(shown)

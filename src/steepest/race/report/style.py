@@ -58,6 +58,12 @@ td .sub,th .sub{display:block;font-weight:400}
 .matrix tbody th,.stick{position:sticky;left:0;background:var(--bg);z-index:1}
 .best .stick{background:var(--panel)}
 .self{background:var(--panel)}
+.prose{min-width:17em;max-width:30em}
+.prose.short{min-width:11em}
+.prose .sub{white-space:normal}
+.line-of{display:block}
+.claims td,.claims th{vertical-align:top}
+figure .scroll{margin-top:6px}
 .error{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85em;overflow-wrap:anywhere;min-width:220px}
 pre{background:var(--panel);padding:10px 14px;overflow-x:auto;font-size:.88rem;margin:8px 0 12px;
  white-space:pre-wrap;overflow-wrap:anywhere}
@@ -91,6 +97,8 @@ svg text.tick,svg text.axis{fill:var(--soft)}
 .bar{fill:var(--s)}
 .whisker{fill:none;stroke:var(--s);stroke-width:1.4}
 .seed{fill:none;stroke:var(--ink);stroke-width:.9}
+nav+nav{margin-top:8px}
+.files{margin-top:14px}
 details{margin:10px 0}
 summary{cursor:pointer;color:var(--soft);font-size:.92rem}
 footer{margin-top:56px;color:var(--soft);font-size:.85rem}
@@ -112,7 +120,7 @@ _PRINT = """
 @page{margin:14mm}
 body{font-size:10.5pt}
 main{max-width:none;padding:0}
-nav{display:none}
+nav,.files{display:none}
 .matrix tbody th,.stick{position:static}
 .scroll{overflow:visible}
 table{font-size:8.2pt}

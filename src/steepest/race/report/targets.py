@@ -40,9 +40,9 @@ def targets(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
                 tag("td", "not reached", class_="num none")
                 if reached is None
                 else tag("td", f"{reached:.0f}", class_="num"),
-                tag("td", _percent(o.budget), class_="num"),
+                tag("td", percent(o.budget), class_="num"),
                 tag("td", format_number(o.seconds_to_target), class_="num"),
-                tag("td", _percent(o.time_budget), class_="num"),
+                tag("td", percent(o.time_budget), class_="num"),
                 tag("td", back, class_="num"),
             ]
         rows.append(tag("tr", name_cell(o.name, style), *cells))
@@ -54,5 +54,6 @@ def targets(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
     return join([title, tag("p", note, class_="note"), table(head, rows, numeric=range(1, 6))])
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """Write a share in per cent, without decimals."""
     return "–" if share is None else f"{100 * share:.0f} %"

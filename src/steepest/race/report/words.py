@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from steepest.race.statistics import (
@@ -46,11 +47,19 @@ def _percentage(value: Estimate) -> Estimate:
     return Estimate(100 * value.mean, low, high, value.n)
 
 
-def headline(summary: Summary) -> str:
-    """One sentence on the whole race."""
-    ranked = [(task, winners) for task in summary.tasks if (winners := leaders(task))]
+MANY = 4
+
+
+def headline(summary: Summary, tasks: Sequence[TaskSummary] | None = None) -> str:
+    """One sentence on every task, or on the whole where there are many; `tasks` leaves out the others."""
+    tasks = summary.tasks if tasks is None else tasks
+    ranked = [(task, winners) for task in tasks if (winners := leaders(task))]
     if not ranked:
-        return "No finished comparison yet." if summary.tasks else "No runs recorded yet."
+        return "No finished comparison yet." if tasks else "No runs recorded yet."
+    if len(tasks) > MANY:
+        count = Counter(o.name for _, winners in ranked for o in winners)
+        led = [f"{name} on {n}" for name, n in count.most_common()]
+        return f"Lowest loss on {counted(len(ranked), 'task')}: {', '.join(led)}."
     parts: list[str] = []
     for task, winners in ranked:
         best = winners[0]
@@ -190,4 +199,27 @@ def definitions(summary: Summary) -> list[tuple[str, str]]:
             "hardware and this model size.",
         ),
         ("Optimizer state", "Bytes the optimizer keeps per parameter of the model, at the end of a run."),
+        (
+            "Claim",
+            "What a paper says, as a comparison fixed before the race. The paired differences over seeds in "
+            "favour of the first named have a 95 % t-interval [low, high]; the margin m is the difference up "
+            "to which results count as equal. “Better” holds if low > m and does not hold if high < m; “no "
+            "worse” holds if low ≥ −m and does not hold if high < −m; “equal” holds if the interval lies "
+            "within ±m and does not hold if it lies wholly outside; anything else is undecided. One seed "
+            "decides nothing. An optimizer that diverged throughout loses to one that finished everything; "
+            "one that diverged on some seeds gets no verdict in its favour. Each claim is judged by itself, "
+            "without correction for their number.",
+        ),
+        (
+            "Performance profile",
+            "Dolan and Moré's: the share of tasks on which the ratio of an optimizer's cost to the lowest "
+            "cost of any is at most τ. Costs are the mean final validation loss, or the steps to "
+            f"{ref}'s final loss; infinite where there is no result, or where a final run diverged.",
+        ),
+        (
+            "Preset and protocol",
+            "A preset is a task's size (cpu or full). The fair protocol tunes every optimizer with the same "
+            "number of runs; the paper protocol repeats the settings of the source, who is tuned and who is "
+            "not among them. Results of different presets, protocols or engine options are never mixed.",
+        ),
     ]

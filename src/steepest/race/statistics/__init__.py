@@ -32,25 +32,41 @@ Target
     optimizer's own median step, and for forward and backward, which are the same work for all, the median
     over all optimizers of the task, so that a busy moment of the machine is not counted against one of
     them. Evaluation and data loading are left out.
+
+Event
+    Records are compared with each other only if they share task, preset, protocol and the engine's options
+    (`steepest.race.statistics.events`).
+Claim
+    What a paper says, put to the test by paired t-intervals (`steepest.race.statistics.claims`).
+Performance profile
+    The share of events on which an optimizer is within a factor of the best
+    (`steepest.race.statistics.profile`).
 """
 
+from steepest.race.statistics.claims import HOLDS, REFUTED, UNDECIDED, judge, verdict_of
+from steepest.race.statistics.comparison import Comparison, ComparisonRow, compare_folders, compare_optimizers
 from steepest.race.statistics.curves import first_crossing, mean_curve
+from steepest.race.statistics.events import Event
 from steepest.race.statistics.formatting import (
     TABLE_COLUMNS,
     decimals,
     format_against,
     format_decades,
     format_estimate,
+    format_interval,
     format_lr,
     format_number,
+    format_signed,
     format_target,
     table_rows,
 )
 from steepest.race.statistics.inference import detectable_ratio, estimate, holm, paired_p
+from steepest.race.statistics.profile import Profile, loss_costs, performance_profiles, step_costs
 from steepest.race.statistics.results import (
     A_BETTER,
     B_BETTER,
     NO_DIFFERENCE,
+    ClaimResult,
     Curve,
     Estimate,
     OptimizerSummary,
@@ -62,24 +78,34 @@ from steepest.race.statistics.results import (
     TaskSummary,
     Tunability,
 )
-from steepest.race.statistics.summary import summarize
+from steepest.race.statistics.summary import standings, summarize
 from steepest.race.statistics.tuning import tunability
 
 __all__ = [
     "A_BETTER",
     "B_BETTER",
+    "HOLDS",
     "NO_DIFFERENCE",
+    "REFUTED",
     "TABLE_COLUMNS",
+    "UNDECIDED",
+    "ClaimResult",
+    "Comparison",
+    "ComparisonRow",
     "Curve",
     "Estimate",
+    "Event",
     "OptimizerSummary",
     "OverallRow",
     "PairResult",
     "Problem",
+    "Profile",
     "Summary",
     "SweepPoint",
     "TaskSummary",
     "Tunability",
+    "compare_folders",
+    "compare_optimizers",
     "decimals",
     "detectable_ratio",
     "estimate",
@@ -87,13 +113,21 @@ __all__ = [
     "format_against",
     "format_decades",
     "format_estimate",
+    "format_interval",
     "format_lr",
     "format_number",
+    "format_signed",
     "format_target",
     "holm",
+    "judge",
+    "loss_costs",
     "mean_curve",
     "paired_p",
+    "performance_profiles",
+    "standings",
+    "step_costs",
     "summarize",
     "table_rows",
     "tunability",
+    "verdict_of",
 ]

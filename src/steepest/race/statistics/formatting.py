@@ -63,6 +63,25 @@ def format_estimate(value: Estimate | None, places: int | None = None) -> str:
     return f"{value.mean:.{places}f} ± {value.half_width:.{places}f}"
 
 
+def format_interval(value: Estimate | None) -> str:
+    """Format a difference: mean with its sign, and the interval in brackets."""
+    if value is None:
+        return "–"
+    places = decimals(value)
+    if value.low is None or value.high is None:
+        return format_signed(value.mean)
+    if places is None:
+        return f"{format_signed(value.mean)} [{format_signed(value.low)}, {format_signed(value.high)}]"
+    mean, low, high = (f"{v:+.{places}f}".replace("-", "−") for v in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def format_signed(value: float) -> str:
+    """Format a difference to three digits, with its sign."""
+    sign = "−" if value < 0 else "+" if value > 0 else ""
+    return sign + format_number(abs(value))
+
+
 def format_decades(region: Tunability | None) -> str:
     """Format the width of the good lr region."""
     if region is None:
@@ -115,7 +134,8 @@ def table_rows(summary: Summary) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for task in summary.tasks:
         for o in task.optimizers:
-            metric = next(iter(o.metrics.items()), None)
+            shown = sorted(o.metrics.items(), key=lambda item: item[0] != task.headline)
+            metric = next(iter(shown), None)
             cells = (
                 task.name,
                 "–" if o.rank is None else str(o.rank),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from statistics import fmean, stdev
@@ -13,15 +13,19 @@ from steepest.race.statistics.results import A_BETTER, B_BETTER, NO_DIFFERENCE, 
 
 def pairs(optimizers: Sequence[OptimizerSummary], alpha: float) -> tuple[PairResult, ...]:
     """Compare every two optimizers, corrected for how many tests that makes."""
-    drafts = [_compare(a, b) for a, b in combinations(optimizers, 2)]
-    tested = [pair for pair in drafts if pair.p is not None]
-    corrected = dict(
-        zip(map(id, tested), holm([pair.p for pair in tested if pair.p is not None]), strict=True)
-    )
-    states = {o.name: o for o in optimizers}
+    return tested(list(combinations(optimizers, 2)), alpha)
+
+
+def tested(
+    couples: Sequence[tuple[OptimizerSummary, OptimizerSummary]], alpha: float
+) -> tuple[PairResult, ...]:
+    """Compare the two of each couple; Holm's correction is over all that can be tested."""
+    drafts = [_compare(a, b) for a, b in couples]
+    p_values = [pair.p for pair in drafts if pair.p is not None]
+    corrected = iter(holm(p_values))
     return tuple(
-        _decide(pair, corrected[id(pair)], len(tested), states, alpha) if id(pair) in corrected else pair
-        for pair in drafts
+        pair if pair.p is None else _decide(pair, next(corrected), len(p_values), couple, alpha)
+        for pair, couple in zip(drafts, couples, strict=True)
     )
 
 
@@ -43,9 +47,13 @@ def _compare(a: OptimizerSummary, b: OptimizerSummary) -> PairResult:
 
 
 def _decide(
-    pair: PairResult, p_holm: float, tests: int, states: Mapping[str, OptimizerSummary], alpha: float
+    pair: PairResult,
+    p_holm: float,
+    tests: int,
+    couple: tuple[OptimizerSummary, OptimizerSummary],
+    alpha: float,
 ) -> PairResult:
-    losses_a, losses_b = (dict(states[name].seed_losses) for name in (pair.a, pair.b))
+    losses_a, losses_b = (dict(o.seed_losses) for o in couple)
     differences = [losses_a[seed] - losses_b[seed] for seed in pair.seeds]
     ratio = detectable_ratio(len(pair.seeds), tests, alpha)
     detectable = None if ratio is None else ratio * stdev(differences)
@@ -53,8 +61,10 @@ def _decide(
     if p_holm >= alpha:
         return replace(pair, reason=f"corrected p is not below {alpha:g}")
     verdict = A_BETTER if fmean(differences) < 0 else B_BETTER
-    winner, loser = (pair.a, pair.b) if verdict == A_BETTER else (pair.b, pair.a)
-    finished = {seed for seed, _ in states[loser].seed_losses}
-    if finished & set(states[winner].diverged_seeds):
-        return replace(pair, reason=f"{winner} is lower where it finished, but it diverged on other seeds")
+    winner, loser = couple if verdict == A_BETTER else couple[::-1]
+    finished = {seed for seed, _ in loser.seed_losses}
+    if finished & set(winner.diverged_seeds):
+        return replace(
+            pair, reason=f"{winner.name} is lower where it finished, but it diverged on other seeds"
+        )
     return replace(pair, verdict=verdict, reason=f"corrected p is below {alpha:g}")

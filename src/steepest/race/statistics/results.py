@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from steepest.race.paper import Claim
+from steepest.race.statistics.events import Event
+
 A_BETTER = "A better"
 B_BETTER = "B better"
 NO_DIFFERENCE = "no detectable difference"
@@ -76,7 +79,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class OptimizerSummary:
-    """One optimizer on one task. Whatever could not be measured is None."""
+    """One optimizer on one task. Whatever could not be measured is None.
+
+    ``values`` holds every metric of the final runs by seed, ``"val_loss"`` among them, and ``"train_loss"``,
+    the last point of the training curve.
+    """
 
     name: str
     target: str
@@ -91,6 +98,7 @@ class OptimizerSummary:
     diverged_seeds: tuple[int, ...]
     failed_seeds: tuple[int, ...]
     metrics: Mapping[str, Estimate]
+    values: Mapping[str, Mapping[int, float]]
     train: Curve | None
     validation: Curve | None
     curves_from: str
@@ -102,6 +110,8 @@ class OptimizerSummary:
     step_ms: float | None
     fwd_bwd_ms: float | None
     state_bytes_per_param: float | None
+    peak_memory_bytes: float | None
+    twin: Curve | None
     runs: int
     diverged: int
     failed: int
@@ -149,8 +159,30 @@ class PairResult:
 
 
 @dataclass(frozen=True)
+class ClaimResult:
+    """A claim beside what was measured.
+
+    ``left`` and ``right`` are the two sides over the shared seeds (``right`` has no interval where the claim
+    names a number), ``advantage`` is how much better the left side was, in the metric's unit; all are None
+    where nothing was measured. ``reason`` tells in a few words what the verdict rests on.
+    """
+
+    claim: Claim
+    left: Estimate | None
+    right: Estimate | None
+    advantage: Estimate | None
+    seeds: tuple[int, ...]
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class TaskSummary:
-    """All optimizers on one task, best first; `target` is the reference's mean final loss."""
+    """All optimizers on one task, best first; `target` is the reference's mean final loss.
+
+    ``name`` is unique in a summary: the task's, with preset, protocol and engine where they tell events
+    apart. ``headline`` is the metric shown first beside the validation loss.
+    """
 
     name: str
     version: str
@@ -165,6 +197,9 @@ class TaskSummary:
     pairs: tuple[PairResult, ...]
     problems: tuple[Problem, ...]
     ignored: int
+    event: Event
+    headline: str
+    claims: tuple[ClaimResult, ...]
 
     @property
     def tests(self) -> int:

@@ -9,7 +9,9 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from steepest.race.statistics.claims import claims_of, judge
 from steepest.race.statistics.curves import first_crossing, mean_curve
+from steepest.race.statistics.events import Event, titles
 from steepest.race.statistics.inference import estimate
 from steepest.race.statistics.pairs import pairs
 from steepest.race.statistics.results import OptimizerSummary, OverallRow, Problem, Summary, TaskSummary
@@ -26,9 +28,10 @@ def summarize(
     """Summarize run records; the rules are in the docstring of `steepest.race.statistics`.
 
     Args:
-        records: any mixture of tasks, optimizers and phases, complete or cut short. Of two records of the
-            same run the later one counts. Runs of an older task version, or of another number of steps than
-            most of their phase, are left out and counted in `TaskSummary.ignored`.
+        records: any mixture of tasks, presets, protocols, engines, optimizers and phases, complete or cut
+            short. Of two records of the same run the later one counts. Runs of an older task version, or of
+            another number of steps than most of their phase, are left out and counted in
+            `TaskSummary.ignored`.
         reference: display name of the optimizer whose tuned final loss is the target.
         alpha: family-wise error rate of the pair verdicts on one task, in (0, 1).
         tolerance: relative excess over the best tuning loss that still counts as a good lr, > 0.
@@ -40,14 +43,19 @@ def summarize(
         raise ValueError(f"alpha must lie strictly between 0 and 1, got {alpha!r}")
     if not (tolerance > 0 and math.isfinite(tolerance)):
         raise ValueError(f"tolerance must be a finite number > 0, got {tolerance!r}")
-    by_task: dict[str, list[RunRecord]] = {}
+    by_event: dict[Event, list[RunRecord]] = {}
     for record in records:
-        by_task.setdefault(record.task, []).append(record)
-    tasks = tuple(_task(name, runs, reference, alpha, tolerance) for name, runs in by_task.items())
-    return Summary(tasks, _overall(tasks), reference, alpha, tolerance)
+        by_event.setdefault(Event.of(record), []).append(record)
+    names = titles(by_event)
+    tasks = tuple(
+        _task(event, names[event], runs, reference, alpha, tolerance) for event, runs in by_event.items()
+    )
+    return Summary(tasks, standings(tasks), reference, alpha, tolerance)
 
 
-def _task(name: str, records: list[RunRecord], reference: str, alpha: float, tolerance: float) -> TaskSummary:
+def _task(
+    event: Event, name: str, records: list[RunRecord], reference: str, alpha: float, tolerance: float
+) -> TaskSummary:
     version = records[-1].task_version
     kept: dict[tuple, RunRecord] = {}
     steps_of: dict[str, int] = {}
@@ -88,6 +96,9 @@ def _task(name: str, records: list[RunRecord], reference: str, alpha: float, tol
             if status_of(r) != "ok"
         ),
         ignored=ignored,
+        event=event,
+        headline=_headline(records),
+        claims=tuple(judge(claim, optimizers) for claim in claims_of(records)),
     )
 
 
@@ -120,6 +131,7 @@ def _optimizer(name: str, runs: list[RunRecord], tolerance: float) -> OptimizerS
         diverged_seeds=tuple(sorted(r.seed for r in finals if status_of(r) == "diverged")),
         failed_seeds=tuple(sorted(r.seed for r in finals if status_of(r) == "failed")),
         metrics={key: value for key, value in metrics.items() if value is not None},
+        values=_values(ok),
         train=mean_curve(r.train_curve for r in shown),
         validation=mean_curve(to_the_end(r) for r in shown),
         curves_from="final" if ok else "sweep",
@@ -131,11 +143,32 @@ def _optimizer(name: str, runs: list[RunRecord], tolerance: float) -> OptimizerS
         step_ms=_median(r.step_ms for r in shown),
         fwd_bwd_ms=_median(r.fwd_bwd_ms for r in shown),
         state_bytes_per_param=measured[-1].state_bytes / measured[-1].param_count if measured else None,
+        peak_memory_bytes=_median(r.peak_memory_bytes for r in shown),
+        twin=mean_curve(r.twin_curve for r in shown),
         runs=len(runs),
         diverged=sum(status_of(r) == "diverged" for r in runs),
         failed=sum(status_of(r) == "failed" for r in runs),
         note=note,
     )
+
+
+def _values(finals: Sequence[RunRecord]) -> dict[str, dict[int, float]]:
+    """Every metric of the final runs by seed."""
+    found: dict[str, dict[int, float]] = {"val_loss": {r.seed: r.final_loss for r in finals}}
+    for run in finals:
+        measured = dict(run.metrics)
+        if run.train_curve:
+            measured.setdefault("train_loss", run.train_curve[-1][1])
+        for name, value in measured.items():
+            if name != "val_loss" and _finite(value):
+                found.setdefault(name, {})[run.seed] = value
+    return found
+
+
+def _headline(records: Sequence[RunRecord]) -> str:
+    """The metric to show first: what the task calls its headline, if the records tell."""
+    told = [str(r.settings["headline"]) for r in records if r.settings.get("headline")]
+    return told[-1] if told else "val_loss"
 
 
 def _ranked(optimizers: list[OptimizerSummary]) -> list[OptimizerSummary]:
@@ -172,7 +205,8 @@ def _against(
     )
 
 
-def _overall(tasks: Sequence[TaskSummary]) -> tuple[OverallRow, ...]:
+def standings(tasks: Sequence[TaskSummary]) -> tuple[OverallRow, ...]:
+    """Ranks across tasks, best mean rank first; an optimizer is counted on the tasks it was run on."""
     names = dict.fromkeys(o.name for task in tasks for o in task.optimizers)
     rows: list[OverallRow] = []
     for name in names:
