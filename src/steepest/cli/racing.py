@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shlex
 import sys
 import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,8 @@ from steepest.cli.reporting import SUBFOLDER, conclude
 from steepest.cli.terminal import UsageError, console
 from steepest.race.builtin import BUILTIN, DEFAULT_TASKS
 from steepest.race.contenders import DEFAULTS, parse_contenders
-from steepest.race.executors.local import LocalWorkers
+from steepest.race.engine import Engine
+from steepest.race.executors.choice import KINDS, check_executor, make_executor
 from steepest.race.literals import split_items
 from steepest.race.live import print_plan, progress
 from steepest.race.records import RaceError, RecordStore, read_records
@@ -63,8 +65,19 @@ def race(
         typer.Option(help="Start no run after this time (90, 90s, 5m, 1h); run again to go on."),
     ] = None,
     out: Out = Path("race-results"),
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(KINDS), help="Where runs are done: processes of this machine, or a Ray cluster."
+        ),
+    ] = KINDS[0],
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster: auto (the default), HOST:6379, or ray://HOST:10001."),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of one thread each. Default: one per core.")
+        int | None,
+        typer.Option(min=1, help="Runs at once. Default: as many as the cores, GPUs or nodes hold."),
     ] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print what would run and what it would cost; run nothing.")
@@ -90,30 +103,32 @@ def race(
             steps=steps,
             rates=None if lr_grid is None else Grid.explicit(_rates(lr_grid)).points,
         )
+        check_executor(executor, address)
         budget = None if time_budget is None else _seconds(time_budget)
     except RaceError as error:
         raise UsageError(str(error)) from None
-    workers = workers or _cores()
+    work = partial(make_executor, executor, Engine(), out / "workers.log", address=address, workers=workers)
     command = shlex.join(["steepest", *context.obj])
     screen = console()
     if plan_only:
         records = {r.key: r for r in read_records(out) if not (retry_failed and r.status == "failed")}
-        print_plan(screen, plan(Race(settings, records)), workers, budget)
+        with closing(work()) as place:
+            print_plan(screen, plan(Race(settings, records)), place.slots, budget)
         return
     with RecordStore(out) as store:
         if retry_failed:
             store.forget(lambda record: record.status == "failed")
         contest = Race(settings, store.records)
         deadline = math.inf if budget is None else time.monotonic() + budget
-        executor = LocalWorkers(workers, out / "workers.log")
+        place = work()
         try:
             with progress(screen, contest.lanes()) as display:
-                complete = run_race(contest, store, executor, display, deadline)
+                complete = run_race(contest, store, place, display, deadline)
         except KeyboardInterrupt:
             print("\nsteepest: stopped; what is done is recorded, the same call goes on", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         finally:
-            executor.close()
+            place.close()
             write_manifest(out, contest, command)
         records = contest.relevant()
         origins = [Origin(command, frozenset(record.key for record in records))]
@@ -146,8 +161,3 @@ def _seconds(text: str) -> float:
     if match is None:
         raise RaceError(f"--time-budget must be a number of seconds, or like 90s, 5m, 1h; got {text!r}")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

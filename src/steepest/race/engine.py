@@ -77,6 +77,10 @@ class Engine:
         """Return the options as plain data."""
         return asdict(self)
 
+    def gpus(self) -> int:
+        """Return how many CUDA devices a run is to be given; one that is numbered is not given out."""
+        return self.processes if self.device == "cuda" else 0
+
     def require_device(self) -> None:
         """Refuse a device that this machine does not have.
 

@@ -8,8 +8,11 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import torch
 
 from steepest.race.records import RaceError, RunRecord
 from steepest.race.spec import RunSpec
@@ -22,9 +25,14 @@ ATTEMPTS = 2
 class _Worker:
     """One worker process; a thread of ours turns its output into events."""
 
-    def __init__(self, log: Path, events: queue.Queue[tuple[_Worker, str | None]]) -> None:
+    def __init__(
+        self, log: Path, events: queue.Queue[tuple[_Worker, str | None]], place: int, gpus: Sequence[str]
+    ) -> None:
         importable = os.pathsep.join(filter(None, sys.path))
         environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=importable)
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        self.place = place
         with open(log, "ab") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "steepest.race.worker"],
@@ -67,18 +75,21 @@ class _Worker:
 
 
 class LocalWorkers:
-    """Worker processes on this machine, one thread each, started when first needed.
+    """Worker processes on this machine, started when first needed.
 
     A run whose worker dies is given to a new worker once, and then recorded as failed.
 
     Args:
         workers: how many at once, at least 1.
         log: file for what workers print, tracebacks of failed runs among it.
+        gpus: how many each run takes. Workers are given them in turn; where there are too few for all,
+            workers share.
     """
 
-    def __init__(self, workers: int, log: Path) -> None:
+    def __init__(self, workers: int, log: Path, gpus: int = 0) -> None:
         self.slots = workers
         self._log = log
+        self._gpus = gpus
         self._events: queue.Queue[tuple[_Worker, str | None]] = queue.Queue()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
@@ -86,7 +97,7 @@ class LocalWorkers:
 
     def submit(self, spec: RunSpec) -> None:
         """Give a run to an idle worker, or to a new one."""
-        worker = self._idle.pop() if self._idle else _Worker(self._log, self._events)
+        worker = self._idle.pop() if self._idle else self._new_worker()
         self._busy.append(worker)
         self._attempts[spec.key] = self._attempts.get(spec.key, 0) + 1
         worker.send(spec)
@@ -117,6 +128,12 @@ class LocalWorkers:
             worker.stop()
         self._idle, self._busy = [], []
 
+    def _new_worker(self) -> _Worker:
+        taken = {worker.place for worker in (*self._idle, *self._busy)}
+        place = next(i for i in range(self.slots) if i not in taken)
+        gpus = gpus_of(place, self._gpus, visible_gpus()) if self._gpus else []
+        return _Worker(self._log, self._events, place, gpus)
+
     def _lost(self, worker: _Worker) -> RunRecord | None:
         """Clear away a dead worker; repeat its run, or return the record of a failed one."""
         for workers in (self._idle, self._busy):
@@ -133,3 +150,19 @@ class LocalWorkers:
             return None
         error = f"the worker process died in {ATTEMPTS} attempts (exit code {code})"
         return record_of(spec, "failed", error=error)
+
+
+def visible_gpus() -> list[str]:
+    """Return the CUDA devices that processes of this machine may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(index) for index in range(torch.cuda.device_count())]
+    return [name.strip() for name in chosen.split(",") if name.strip()]
+
+
+def gpus_of(place: int, count: int, visible: Sequence[str]) -> Sequence[str]:
+    """Return the devices of the worker at a place, `count` of them; nothing if there are not as many."""
+    if len(visible) < count:
+        return []
+    start = place % (len(visible) // count) * count
+    return visible[start : start + count]

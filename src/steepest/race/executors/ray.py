@@ -49,6 +49,10 @@ class RayWorkers:
             import ray
         except ImportError:
             raise RaceError("--executor ray needs ray: pip install 'steepest[ray]'") from None
+        if engine.device.startswith("cuda:"):
+            raise RaceError(
+                f"device must be cuda on a Ray cluster, which chooses the one, not {engine.device!r}"
+            )
         self._ray: Any = ray
         self._connected = not ray.is_initialized()
         if self._connected:
@@ -56,8 +60,8 @@ class RayWorkers:
         self._log = log
         self._workers = workers
         self._needs = {"CPU": float(engine.threads * engine.processes)}
-        if engine.device.partition(":")[0] == "cuda":
-            self._needs["GPU"] = float(engine.processes)
+        if engine.gpus():
+            self._needs["GPU"] = float(engine.gpus())
         self._counted: tuple[float, int] = (-_POLL, 0)
         self._flying: dict[Any, RunSpec] = {}
         self._attempts: dict[str, int] = {}
