@@ -19,8 +19,6 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) 
     columns = torch.where(mirrored[:, None], columns.flip(1), columns) + right[:, None]
     rows = torch.arange(height) + down[:, None]
     padded = F.pad(images, (padding,) * 4)
-    which = torch.arange(count)[:, None, None, None]
-    channel = torch.arange(channels)[:, None, None]
-    rows, columns = rows[:, None, :, None], columns[:, None, None, :]
-    device = images.device
-    return padded[which.to(device), channel.to(device), rows.to(device), columns.to(device)]
+    places = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
+    places = places.to(images.device).view(count, 1, -1).expand(-1, channels, -1)
+    return padded.flatten(2).gather(2, places).view_as(images)

@@ -13,10 +13,11 @@ import numpy as np
 from torch import Tensor
 
 from steepest.race.data.decoded import decoded
-from steepest.race.data.lookup import DataError, find
+from steepest.race.data.lookup import DataError, find, present
 from steepest.race.data.sources import CIFAR10
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NAME = "CIFAR-10"
 RECORD = 1 + 3 * 32 * 32
 File = tuple[PurePosixPath, Callable[[], bytes]]
 Arrays = dict[str, np.ndarray]
@@ -41,7 +42,36 @@ def load(folder: str | Path | None = None) -> Cifar10:
     path = find(CIFAR10, folder)
     arrays = decoded(path, "cifar10", lambda: _decode(path))
     recompressed = bool(arrays.pop("recompressed").item())
-    return Cifar10(**arrays, called="CIFAR-10 (JPEG)" if recompressed else "CIFAR-10")
+    return Cifar10(**arrays, called=_called(recompressed=recompressed))
+
+
+def called() -> str:
+    """Return what to call results on the images that `load` would find, without decoding them."""
+    path = present(CIFAR10)
+    if path is None:
+        return NAME
+    try:
+        names = (name for name, _ in _files(path))
+        first = next((name for name in names if _is_batch(name) or _is_picture(name)), None)
+    except (tarfile.TarError, EOFError, OSError):
+        return NAME  # loading it will say what is wrong
+    return NAME if first is None else _called(recompressed=_is_recompressed(first))
+
+
+def _called(*, recompressed: bool) -> str:
+    return f"{NAME} (JPEG)" if recompressed else NAME
+
+
+def _is_batch(name: PurePosixPath) -> bool:
+    return name.name.startswith(("data_batch", "test_batch"))
+
+
+def _is_picture(name: PurePosixPath) -> bool:
+    return name.suffix.lower() in (".jpg", ".jpeg", ".png") and len(name.parts) >= 3
+
+
+def _is_recompressed(name: PurePosixPath) -> bool:
+    return name.suffix.lower() in (".jpg", ".jpeg")
 
 
 def _decode(path: Path) -> Arrays:
@@ -52,15 +82,15 @@ def _decode(path: Path) -> Arrays:
         for name, read in _files(path):
             where = f"{path}:{name}"
             part = "test" if name.name.startswith("test_batch") else "train"
-            if name.name.startswith(("data_batch", "test_batch")):
+            if _is_batch(name):
                 unpack = _binary if name.suffix == ".bin" else _pickled
                 parts[part].append(unpack(where, read()))
-            elif name.suffix.lower() in (".jpg", ".jpeg", ".png") and len(name.parts) >= 3:
+            elif _is_picture(name):
                 split, label = name.parts[-3], name.parts[-2]
                 if split not in pictures or label not in CLASSES:
                     raise DataError(f"{where}: expected train or test, then one of {', '.join(CLASSES)}")
                 pictures[split].append((str(name), _picture(where, read()), CLASSES.index(label)))
-                recompressed |= name.suffix.lower() != ".png"
+                recompressed |= _is_recompressed(name)
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise

@@ -41,21 +41,12 @@ def cache_folder() -> Path:
 def find(source: Source, folder: str | Path | None = None) -> Path:
     """Return the path of a source's file or unpacked folder, downloading it as the last resort.
 
-    Looks in ``folder``, then in the folder named by ``STEEPEST_DATA``, then in the cache. With
-    ``STEEPEST_OFFLINE=1`` nothing is downloaded.
+    Looks where `present` looks. With ``STEEPEST_OFFLINE=1`` nothing is downloaded.
 
     Raises:
         DataError: it is nowhere, and could not be downloaded; or a folder that was named does not exist.
     """
-    named = {"the folder given": folder, "STEEPEST_DATA": os.environ.get("STEEPEST_DATA") or None}
-    for what, place in named.items():
-        if place is None:
-            continue
-        if not Path(place).is_dir():
-            raise DataError(f"{what} is {str(place)!r}, which is not a folder")
-        if (found := _within(Path(place), source)) is not None:
-            return found
-    if (found := _within(cache_folder(), source)) is not None:
+    if (found := present(source, folder)) is not None:
         return found
     if os.environ.get("STEEPEST_OFFLINE", "0") not in ("", "0"):
         reason = "STEEPEST_OFFLINE forbids downloading it"
@@ -66,12 +57,32 @@ def find(source: Source, folder: str | Path | None = None) -> Path:
             return fetch(source, cache_folder())
         except OSError as error:
             reason = f"downloading {source.url} failed: {error}"
-    looked = [f"{what} ({place})" if place else f"{what} (not set)" for what, place in named.items()]
+    looked = [f"{what} ({place or 'not set'})" for what, place in _named(folder).items()]
     names = " or ".join((source.name, *source.aliases))
     raise DataError(
         f"{names} is not in {', '.join(looked)} or the cache ({cache_folder()}), and {reason}. "
         f"Put the file into one of these folders, or pass --data FOLDER"
     )
+
+
+def present(source: Source, folder: str | Path | None = None) -> Path | None:
+    """Return the path of a source in ``folder``, the folder ``STEEPEST_DATA`` or the cache, else None.
+
+    Raises:
+        DataError: a folder that was named does not exist.
+    """
+    for what, place in _named(folder).items():
+        if place is None:
+            continue
+        if not Path(place).is_dir():
+            raise DataError(f"{what} is {str(place)!r}, which is not a folder")
+        if (found := _within(Path(place), source)) is not None:
+            return found
+    return _within(cache_folder(), source)
+
+
+def _named(folder: str | Path | None) -> dict[str, str | Path | None]:
+    return {"the folder given": folder, "STEEPEST_DATA": os.environ.get("STEEPEST_DATA") or None}
 
 
 def _within(place: Path, source: Source) -> Path | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from steepest.race.engine import to_device
 from steepest.race.task import Task
 
 VALIDATION = 360
@@ -67,10 +68,11 @@ def loss(network: nn.Module, drawn: tuple[Tensor, Tensor]) -> Tensor:
 
 def evaluate(network: nn.Module, digits: Digits) -> dict[str, float]:
     """Cross-entropy and accuracy on the validation images."""
-    logits = network(digits.val_images)
-    correct = (logits.argmax(1) == digits.val_labels).float().mean()
+    images, labels = to_device((digits.val_images, digits.val_labels), next(network.parameters()).device)
+    logits = network(images)
+    correct = (logits.argmax(1) == labels).float().mean()
     return {
-        "val_loss": F.cross_entropy(logits, digits.val_labels).item(),
+        "val_loss": F.cross_entropy(logits, labels).item(),
         "val_accuracy": correct.item(),
     }
 

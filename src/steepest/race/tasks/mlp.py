@@ -1,0 +1,83 @@
+"""Fashion-MNIST by fully connected layers: an experiment of an earlier version of the ANDI paper."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from typing import NamedTuple
+
+from torch import nn
+
+from steepest.race.data.identity import identity
+from steepest.race.data.sources import FASHION_MNIST
+from steepest.race.task import Task
+from steepest.race.tasks.andi_paper import BATCH_SIZE, EARLIER, STEPS, andi_paper, claim
+from steepest.race.tasks.classification import evaluate, loss
+from steepest.race.tasks.pictures import Pictures, Standardize, draw, grey
+
+
+class Size(NamedTuple):
+    """What a preset sets."""
+
+    steps: int
+    validation: int
+    test: int
+    target: float
+    step_ms: float
+
+
+SIZES = {
+    "cpu": Size(steps=1000, validation=1000, test=2000, target=0.35, step_ms=12.0),
+    "full": Size(steps=STEPS, validation=6000, test=10000, target=0.32, step_ms=12.0),
+}
+
+CLAIMS = (claim("ANDI tracks AdamW", "ANDI", "no worse", "AdamW", margin=0.02),)
+
+
+def data() -> Pictures:
+    """Load Fashion-MNIST."""
+    return grey("fashion-mnist")
+
+
+def model(_: Pictures) -> nn.Module:
+    """Build layers of 784, 512, 256 and 10, ReLU between."""
+    return nn.Sequential(
+        OrderedDict(
+            input=Standardize("fashion-mnist"),
+            flatten=nn.Flatten(),
+            first=nn.Linear(784, 512),
+            relu1=nn.ReLU(),
+            second=nn.Linear(512, 256),
+            relu2=nn.ReLU(),
+            head=nn.Linear(256, 10),
+        )
+    )
+
+
+def task(preset: str = "cpu") -> Task:
+    """Return the task at a preset: ``"full"`` is the paper's length, ``"cpu"`` a shorter one."""
+    size = SIZES[preset]
+    return Task(
+        name="mlp",
+        version="1",
+        description="Fashion-MNIST; linear layers 784-512-256-10, ReLU; cross-entropy",
+        data=data,
+        model=model,
+        batch=draw,
+        loss=loss,
+        evaluate=partial(evaluate, validation=size.validation, test=size.test),
+        steps=size.steps,
+        batch_size=BATCH_SIZE,
+        target=size.target,
+        auxiliary=("head.*",),
+        step_ms=size.step_ms,
+        settings={
+            "validation": size.validation,
+            "test": size.test,
+            "data": identity(FASHION_MNIST.values()),
+        },
+        preset=preset,
+        paper=andi_paper(part=EARLIER),
+        claims=CLAIMS,
+        headline="test_accuracy",
+    )
