@@ -5,8 +5,9 @@ import torch
 
 import steepest
 from steepest.cli import app
-from steepest.gallery import draw_balls, draw_portrait
+from steepest.gallery import draw_balls, draw_equilibration, draw_paths, draw_portrait, draw_spectra
 from steepest.gallery.balls import GRADIENT, NORMS, boundary, steepest_point
+from steepest.gallery.maps import equilibrated
 from steepest.gallery.paths import GOAL, START, best_path, walk
 from steepest.gallery.plane import coordinates, matrix
 from steepest.gallery.updates import SHAPE, gradient, last_update, sizes, spectrum
@@ -24,6 +25,17 @@ def test_the_steepest_point_is_where_the_ball_goes_furthest(name):
     assert (edge @ g).max() <= reached + 1e-9
     assert (edge @ g).max() >= reached - 1e-3
     assert 2 * reached == pytest.approx(norm.dual(matrix(*g)[None]).item())  # each coordinate stands twice
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_stretched_balls_are_those_of_the_stretched_matrix(name):
+    norm, scale = NORMS[name], (1.0, 2.5)
+    stretch = torch.tensor(scale, dtype=torch.float64)
+    edge = boundary(norm, scale)
+    assert torch.allclose(norm.value(matrix(*(edge * stretch).unbind(-1))), torch.ones(1, dtype=edge.dtype))
+    g = torch.tensor(GRADIENT, dtype=torch.float64)
+    reached = torch.tensor(steepest_point(norm, scale=scale), dtype=torch.float64) @ g
+    assert (edge @ g).max() == pytest.approx(reached.item(), abs=1e-3)
 
 
 def test_the_balls_are_the_four_shapes():
@@ -69,6 +81,25 @@ def test_updates_show_what_their_methods_do():
     _, andi = last_update(steepest.ANDI)
     uneven, evened = (sizes(one, 0).max() / sizes(one, 0).min() for one in (before, andi))
     assert evened < uneven / 2
+
+
+def test_the_map_shows_entries_over_rows_and_columns():
+    g = gradient(torch.Generator().manual_seed(3))
+    by_hand = g / (g.norm(dim=1, keepdim=True) + g.norm(dim=0, keepdim=True))
+    assert equilibrated(g).allclose(by_hand)
+
+
+def test_comparisons_are_written_and_say_what_they_need(tmp_path):
+    rates = dict.fromkeys([steepest.ANDI, steepest.AdamW, steepest.SignSGD, steepest.Scion], 0.05)
+    assert draw_paths(rates, tmp_path / "paths.png").stat().st_size > 10_000
+    assert draw_spectra([steepest.SignSGD, steepest.ANDI], tmp_path / "spectra.png").stat().st_size > 10_000
+    assert draw_equilibration(tmp_path / "maps.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="at least one optimizer class"):
+        draw_paths({}, tmp_path / "paths.png")
+    with pytest.raises(ValueError, match="at least one optimizer class"):
+        draw_spectra([], tmp_path / "spectra.png")
+    with pytest.raises(ValueError, match=r"scale must be two numbers >= 1, got \(0.5, 1.0\)"):
+        draw_balls(tmp_path / "balls.png", (0.5, 1.0))
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
