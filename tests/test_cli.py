@@ -16,8 +16,8 @@ from steepest import __version__
 from steepest.bench.sets import SETS
 from steepest.bench.timing import measure
 from steepest.cli import main
+from steepest.race.manifest import latest_race
 from steepest.race.records import read_records
-from steepest.race.runner import latest_race
 from steepest.race.statistics import summarize, table_rows
 
 TOYS = Path(__file__).parent / "race"
@@ -29,14 +29,14 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(TOYS)
 
 
-def here(workers: int, log: Path):
+def here(kind: str, engine, log: Path, *, address: str | None, workers: int | None):
     """An executor without processes: what they add is tested with the executor."""
-    return importlib.import_module("race_toys").Inline(workers)
+    return importlib.import_module("race_toys").Inline(workers or 2)
 
 
-def interrupted(workers: int, log: Path):
+def interrupted(*arguments, **options):
     """An executor that is hit by Ctrl-C after two runs."""
-    executor = here(workers, log)
+    executor = here(*arguments, **options)
     work = executor.next_record
 
     def next_record():
@@ -80,7 +80,7 @@ def test_a_race_killed_half_way_ends_in_the_table_of_an_uninterrupted_one(
     tmp_path: Path, toys, capsys, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("steepest.cli.racing.LocalWorkers", here)
+    monkeypatch.setattr("steepest.cli.racing.make_executor", here)
     assert main([*RACE, "--out", "whole", "--workers", "2"]) == 0
     assert "Report: whole/report/index.html" in capsys.readouterr().out
 
@@ -95,7 +95,7 @@ def test_a_race_killed_half_way_ends_in_the_table_of_an_uninterrupted_one(
     # A test run started in the background inherits an ignored SIGINT.
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
-        patch.setattr("steepest.cli.racing.LocalWorkers", interrupted)
+        patch.setattr("steepest.cli.racing.make_executor", interrupted)
         assert main([*RACE, "--out", "killed"]) == 130
     signal.signal(signal.SIGINT, inherited)
     assert len(read_records(tmp_path / "killed")) == len(before) + 2
@@ -116,7 +116,7 @@ def test_a_race_killed_half_way_ends_in_the_table_of_an_uninterrupted_one(
 def test_failed_runs_are_told_at_the_end_and_can_be_tried_again(
     tmp_path: Path, toys, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr("steepest.cli.racing.LocalWorkers", here)
+    monkeypatch.setattr("steepest.cli.racing.make_executor", here)
     call = [
         "race",
         "race_toys:task",
@@ -166,7 +166,7 @@ def test_a_time_budget_ends_with_what_there_is(tmp_path: Path, toys, capsys) -> 
     [
         (["race", "digit"], 2, "unknown task 'digit'; did you mean 'digits'?"),
         (["race", ""], 2, "TASKS is empty"),
-        (["race", "race_toys:data"], 2, "'race_toys:data' is a function, not a steepest.race.Task"),
+        (["race", "race_toys:data"], 2, "'race_toys:data' made a tuple, not a steepest.race.Task"),
         (["race", "nowhere:task"], 2, "cannot load task 'nowhere:task'"),
         (["race", "digits,steepest.race.tasks.digits:task"], 2, "two tasks are named 'digits'"),
         (["race", "--optimizers", "Moun"], 2, "unknown optimizer 'Moun'; did you mean 'Muon'?"),
@@ -179,6 +179,16 @@ def test_a_time_budget_ends_with_what_there_is(tmp_path: Path, toys, capsys) -> 
         (["race", "--workers", "none"], 2, "--workers"),
         (["race", "--sedes", "3"], 2, "--sedes"),
         (["rase"], 2, "rase"),
+        (["race", "race_toys:task@full"], 2, "task 'race_toys:task' has no preset 'full'"),
+        (["race", "--preset", "ful"], 2, "preset must be one of cpu, full, got 'ful'; did you mean 'full'?"),
+        (["race", "--protocol", "pap"], 2, "protocol must be one of fair, paper, got 'pap'; did you mean"),
+        (["race", "--protocol", "paper"], 2, "the task 'digits' comes from no paper"),
+        (["race", "--data", "{file}"], 2, "there is no such folder"),
+        (["race", "--schedule", "cosin"], 2, "schedule must be one of linear, cosine, constant, got 'cosin'"),
+        (["race", "--device", "tpu"], 2, "device must be one that torch knows"),
+        (["race", "--clip", "0"], 2, "clip must be a positive finite norm, got 0.0"),
+        (["race", "--tune", "momentum"], 2, "--tune ARGUMENTS and --trials N belong together"),
+        (["race", "--tune", "momentun", "--trials", "2"], 2, "got 'momentun'; did you mean 'momentum'?"),
         (["race", "race_toys:task", "--out", "{file}"], 1, "cannot write to output folder"),
         (["race", "race_toys:task", "--out", "{file}/below"], 1, "cannot write to output folder"),
         (["report", "{file}"], 1, "cannot read"),

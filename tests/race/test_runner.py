@@ -8,8 +8,11 @@ import pytest
 import race_toys
 
 from steepest.race.contenders import parse_contenders
+from steepest.race.manifest import latest_race, write_manifest
+from steepest.race.planning import plan
 from steepest.race.records import RaceError, RecordStore, RunRecord
-from steepest.race.runner import Race, Settings, latest_race, plan, run_race, write_manifest
+from steepest.race.runner import Race, run_race
+from steepest.race.settings import Settings
 from steepest.race.statistics import summarize, table_rows
 
 

@@ -3,88 +3,65 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 import sys
 import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from steepest.cli import race_options as given
 from steepest.cli.reporting import SUBFOLDER, conclude
 from steepest.cli.terminal import UsageError, console
-from steepest.race.builtin import BUILTIN, DEFAULT_TASKS
-from steepest.race.contenders import DEFAULTS, parse_contenders
+from steepest.race.builtin import DEFAULT_TASKS
+from steepest.race.contenders import Contender, parse_contenders
 from steepest.race.engine import Engine
 from steepest.race.executors.choice import KINDS, check_executor, make_executor
 from steepest.race.literals import split_items
 from steepest.race.live import print_plan, progress
+from steepest.race.manifest import write_manifest
+from steepest.race.planning import plan
 from steepest.race.records import RaceError, RecordStore, read_records
 from steepest.race.report import Origin
-from steepest.race.runner import Race, Settings, plan, run_race, write_manifest
+from steepest.race.runner import Race, run_race
 from steepest.race.search import Grid
+from steepest.race.settings import PROTOCOLS, Settings
 from steepest.race.task_text import load_tasks
 
 INTERRUPTED = 130
 
-Out = Annotated[Path, typer.Option(help="Folder of the records and the report.")]
-
 
 def race(
     context: typer.Context,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="TASKS",
-            help=f"{', '.join(BUILTIN)}, or module:object. Default: {' and '.join(DEFAULT_TASKS)}.",
-        ),
-    ] = None,
-    optimizers: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated names or module:Class of any torch optimizer, each with fixed arguments if "
-            "wanted, as in 'SGD(nesterov=True)'. 'all' stands for every method of the library, 'default' for "
-            f"{', '.join(DEFAULTS)}. AdamW always races."
-        ),
-    ] = "default",
-    lr_grid: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated learning rates to try first, for all. Default: 5 half a decade apart, "
-            "around a start of each optimizer's own. A grid whose best rate lies on its edge is continued "
-            "(a single rate is not)."
-        ),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of one run. Default: the task's.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds of the final runs.")] = 3,
-    time_budget: Annotated[
-        str | None,
-        typer.Option(help="Start no run after this time (90, 90s, 5m, 1h); run again to go on."),
-    ] = None,
-    out: Out = Path("race-results"),
-    executor: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(KINDS), help="Where runs are done: processes of this machine, or a Ray cluster."
-        ),
-    ] = KINDS[0],
-    address: Annotated[
-        str | None,
-        typer.Option(help="Of the Ray cluster: auto (the default), HOST:6379, or ray://HOST:10001."),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Runs at once. Default: as many as the cores, GPUs or nodes hold."),
-    ] = None,
-    plan_only: Annotated[
-        bool, typer.Option("--plan", help="Print what would run and what it would cost; run nothing.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run again what is recorded as failed.")
-    ] = False,
+    tasks: given.Tasks = None,
+    optimizers: given.Optimizers = "default",
+    preset: given.Preset = None,
+    protocol: given.Protocol = PROTOCOLS[0],
+    seeds: given.Seeds = None,
+    steps: given.Steps = None,
+    data: given.Data = None,
+    lr_grid: given.LrGrid = None,
+    tune: given.Tune = None,
+    trials: given.Trials = 0,
+    early_stop: given.EarlyStop = True,
+    device: given.Device = "cpu",
+    compile: given.Compile = False,
+    autocast: given.Autocast = None,
+    accumulate: given.Accumulate = 1,
+    clip: given.Clip = None,
+    schedule: given.Schedule = None,
+    warmup: given.WarmUp = None,
+    threads: given.Threads = 1,
+    processes: given.Processes = 1,
+    out: given.Out = Path("race-results"),
+    executor: given.Executor = KINDS[0],
+    address: given.Address = None,
+    workers: given.Workers = None,
+    time_budget: given.TimeBudget = None,
+    plan_only: given.PlanOnly = False,
+    retry_failed: given.RetryFailed = False,
 ) -> None:
     """Search each optimizer's learning rate, compare the best on paired seeds, write a report.
 
@@ -96,18 +73,39 @@ def race(
     optimizer runs only what is new.
     """
     try:
+        given.use_data(data)
+        engine = Engine(
+            device=device,
+            compile=compile,
+            autocast=autocast,
+            accumulate=accumulate,
+            clip=clip,
+            schedule=schedule,
+            warmup=warmup,
+            threads=threads,
+            processes=processes,
+        )
+        if executor == "local":
+            engine.require_device()
+        if protocol == "paper" and seeds is not None:
+            raise RaceError("--protocol paper has the paper's seeds: leave out --seeds")
         settings = Settings(
-            tasks=load_tasks(DEFAULT_TASKS if tasks is None else _words(tasks)),
-            contenders=parse_contenders(optimizers),
-            seeds=seeds,
+            tasks=load_tasks(DEFAULT_TASKS if tasks is None else given.words(tasks), preset),
+            contenders=_contenders(optimizers, protocol),
+            seeds=3 if seeds is None else seeds,
             steps=steps,
-            rates=None if lr_grid is None else Grid.explicit(_rates(lr_grid)).points,
+            rates=None if lr_grid is None else Grid.explicit(given.rates(lr_grid)).points,
+            protocol=protocol,
+            engine=engine,
+            tuned=tuple(split_items(tune or "")),
+            trials=trials,
+            stops_hopeless=early_stop,
         )
         check_executor(executor, address)
-        budget = None if time_budget is None else _seconds(time_budget)
+        budget = None if time_budget is None else given.seconds(time_budget)
     except RaceError as error:
         raise UsageError(str(error)) from None
-    work = partial(make_executor, executor, Engine(), out / "workers.log", address=address, workers=workers)
+    work = partial(make_executor, executor, engine, out / "workers.log", address=address, workers=workers)
     command = shlex.join(["steepest", *context.obj])
     screen = console()
     if plan_only:
@@ -142,22 +140,8 @@ def race(
         raise typer.Exit(1)
 
 
-def _words(items: list[str]) -> list[str]:
-    words = [word for item in items for word in split_items(item)]
-    if not words:
-        raise RaceError(f"TASKS is empty; choose from {', '.join(BUILTIN)}, or give module:object")
-    return words
-
-
-def _rates(text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        raise RaceError(f"--lr-grid must be comma-separated numbers, got {text!r}") from None
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if match is None:
-        raise RaceError(f"--time-budget must be a number of seconds, or like 90s, 5m, 1h; got {text!r}")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+def _contenders(text: str, protocol: str) -> list[Contender]:
+    """Return who was asked for; of a paper's race nobody stands for all whom it ran."""
+    if protocol == "paper" and split_items(text) == ["default"]:
+        return []
+    return parse_contenders(text)

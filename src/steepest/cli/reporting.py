@@ -11,9 +11,9 @@ from rich.console import Console
 from steepest.cli.comparison_table import print_comparison
 from steepest.cli.terminal import console
 from steepest.race.live import print_results
+from steepest.race.manifest import latest_race
 from steepest.race.records import RaceError, RunRecord, read_records
 from steepest.race.report import Origin, write_report
-from steepest.race.runner import latest_race
 from steepest.race.statistics import compare_folders, compare_optimizers, summarize
 
 SUBFOLDER = "report"

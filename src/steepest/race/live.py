@@ -13,8 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from steepest.race.lane import Lane
+from steepest.race.planning import Cost
 from steepest.race.records import RunRecord
-from steepest.race.runner import Cost, Lane
 from steepest.race.spec import RunSpec
 from steepest.race.statistics import NO_DIFFERENCE, Summary, format_lr, format_number, table_rows
 
