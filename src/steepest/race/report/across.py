@@ -76,7 +76,9 @@ def standing(tasks: Sequence[TaskSummary], style: Looks) -> Markup:
     for words, own in leagues(tasks):
         if len(own) < 2:
             continue
-        names = [task.name for task in own]
+        names = {task.name: task.event.task for task in own}
+        if len(set(names.values())) < len(names):
+            names = {name: name for name in names}
         rows = [
             tag(
                 "tr",
@@ -88,7 +90,7 @@ def standing(tasks: Sequence[TaskSummary], style: Looks) -> Markup:
             )
             for row in standings(own)
         ]
-        head = ["optimizer", "mean rank", *names, "pairs it won", "pairs it lost"]
+        head = ["optimizer", "mean rank", *names.values(), "pairs it won", "pairs it lost"]
         parts += [tag("h3", words) if words else Markup(), table(head, rows, numeric=range(1, len(head)))]
     if not parts:
         return Markup()

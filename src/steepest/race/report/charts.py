@@ -160,7 +160,7 @@ def _sweep(
             if p.lr == o.best_lr:
                 parts.append(tag("circle", cx=at, cy=_within(y, p.loss), r=6.5, class_=f"ring {look.css}"))
         else:
-            kind = "diverged" if p.status == "diverged" else "failed"
+            kind = p.status
             cross = tag("title", f"{kind} at lr {format_lr(p.lr)}")
             strokes = path([(at - 3.5, y.end - 9.5), (at + 3.5, y.end - 2.5)], class_="cross")
             other = path([(at - 3.5, y.end - 2.5), (at + 3.5, y.end - 9.5)], class_="cross")

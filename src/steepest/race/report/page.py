@@ -116,9 +116,8 @@ def _index(
         tag("h1", "steepest race"),
         tag("p", headline(summary), _verdicts_told(tasks), class_="headline"),
         _extent(records),
-        _contents([(task.name, links[task.name]) for task in tasks]),
         _contents([(title, f"#{at}") for title, at, content in sections if content]),
-        _files(files),
+        _files([name for name in files if not name.endswith(".png")]),
         *(content for _, _, content in sections),
     )
 
@@ -145,7 +144,7 @@ def _task_page(
                 ("How to read this", f"{INDEX}#reading"),
             ]
         ),
-        _files([name for name in files if name.endswith(".png") and name == picture_name(summary, task)]),
+        _files([name for name in files if name == picture_name(summary, task)]),
         task_section(task, style, summary, _description(task, own)),
         _problems([task], style),
         settings.section(summary, [task], own, origins),
@@ -168,8 +167,11 @@ def _verdicts_told(tasks: Sequence[TaskSummary]) -> str:
     count = tally(tasks)
     if not sum(count.values()):
         return ""
-    told = [f"{n} {word}" for word, n in count.items()]
-    return f" Of {counted(sum(count.values()), 'claim')}: {', '.join(told)}."
+    holds, refuted, undecided = count.values()
+    return (
+        f" Of {counted(sum(count.values()), 'claim')} of papers put to the test, {holds} held, {refuted} did "
+        f"not, and {undecided} could not be decided."
+    )
 
 
 def _description(task: TaskSummary, records: Sequence[RunRecord]) -> str:
@@ -225,7 +227,8 @@ def _problems(tasks: Sequence[TaskSummary], style: Looks) -> Markup:
         body = [tag("p", "None: no run diverged and none failed.", class_="note")]
     else:
         note = (
-            "A tuning run that diverges only marks its lr as too high. "
+            "A tuning run that diverges, or was stopped because it had not learned anything by half of its "
+            "steps, only marks its lr as unsuitable. "
             "A final run that diverges puts its optimizer below all without."
         )
         head = ["task", "optimizer", "phase", "lr", "seed", "status", "reason"]

@@ -78,7 +78,8 @@ def _sweep(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
     note = (
         f"Validation loss at the end of each tuning run (seed {seeds}, {task.sweep_steps} steps). "
         f"Ring: the best lr. Shaded: lrs within {100 * summary.tolerance:.0f} % of the best loss; the width "
-        "is the tunability. Cross at the top: diverged; stroke: failed. Grey lines: the other optimizers."
+        "is the tunability. Cross at the top: diverged; stroke: stopped or failed. Grey lines: the "
+        "other optimizers."
     )
     return join(
         [

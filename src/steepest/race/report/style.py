@@ -45,6 +45,7 @@ thead th{font-weight:600;color:var(--soft);font-size:.82rem;line-height:1.3;vert
  border-bottom:1px solid var(--faint)}
 tbody th{font-weight:600;white-space:nowrap}
 .num{text-align:right;white-space:nowrap}
+thead .num{white-space:normal}
 .keep{white-space:nowrap}
 .sub{color:var(--soft);font-size:.85em;white-space:nowrap}
 td .sub,th .sub{display:block;font-weight:400}
@@ -58,9 +59,9 @@ td .sub,th .sub{display:block;font-weight:400}
 .matrix tbody th,.stick{position:sticky;left:0;background:var(--bg);z-index:1}
 .best .stick{background:var(--panel)}
 .self{background:var(--panel)}
-.prose{min-width:17em;max-width:30em}
-.prose.short{min-width:11em}
-.prose .sub{white-space:normal}
+.prose{min-width:17em;max-width:34em}
+.claims .sub{white-space:normal}
+.claims .line-of{white-space:nowrap}
 .line-of{display:block}
 .claims td,.claims th{vertical-align:top}
 figure .scroll{margin-top:6px}
@@ -97,7 +98,6 @@ svg text.tick,svg text.axis{fill:var(--soft)}
 .bar{fill:var(--s)}
 .whisker{fill:none;stroke:var(--s);stroke-width:1.4}
 .seed{fill:none;stroke:var(--ink);stroke-width:.9}
-nav+nav{margin-top:8px}
 .files{margin-top:14px}
 details{margin:10px 0}
 summary{cursor:pointer;color:var(--soft);font-size:.92rem}
@@ -111,6 +111,10 @@ footer{margin-top:56px;color:var(--soft);font-size:.85rem}
  svg text.head{font-size:12px}
  dl{grid-template-columns:1fr;gap:2px}
  dd{margin-bottom:10px}
+ .claims thead{display:none}
+ .claims tr{display:block;padding:8px 0;border-bottom:1px solid var(--rule)}
+ .claims td,.claims th{display:block;border:0;padding:2px 0;min-width:0;white-space:normal}
+ .claims .line-of{white-space:normal}
  th,td{padding-right:12px}
  tbody .stick,.matrix tbody th{white-space:normal;overflow-wrap:anywhere;max-width:56vw;min-width:12.5em}
 }

@@ -100,9 +100,9 @@ def judge(claim: Claim, optimizers: Sequence[OptimizerSummary]) -> ClaimResult:
     advantage = estimate([sign * (xs[s] - ys[s]) for s in seeds])
     sides = (_mean(xs, seeds), _mean(ys, seeds) if right else Estimate(float(claim.right), None, None, 1))
     if advantage is None or advantage.low is None or advantage.high is None:
-        return ClaimResult(claim, *sides, advantage, seeds, UNDECIDED, "one seed: no interval")
+        return ClaimResult(claim, *sides, advantage, seeds, UNDECIDED, f"seed {seeds[0]} alone: no interval")
     verdict = verdict_of(claim.relation, advantage.low, advantage.high, claim.margin)
-    reason = f"interval over {len(seeds)} paired seeds" if right else f"interval over {len(seeds)} seeds"
+    reason = f"{'paired over seeds' if right else 'seeds'} {', '.join(map(str, seeds))}"
     for side, other, favoured in ((left, right, HOLDS), (right, left, REFUTED)):
         lost = _lost_alone(side, other) if side else 0
         if side and lost and verdict == (HOLDS if claim.relation == "equal" else favoured):

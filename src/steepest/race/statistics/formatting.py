@@ -58,6 +58,8 @@ def format_estimate(value: Estimate | None, places: int | None = None) -> str:
     places = own if places is None else places
     if places is None:
         return format_number(value.mean, 4)
+    if places > 6:
+        return " ± ".join(format_number(v, 2) for v in (value.mean, value.half_width) if v is not None)
     if own is None or value.half_width is None:
         return f"{value.mean:.{places}f}"
     return f"{value.mean:.{places}f} ± {value.half_width:.{places}f}"
@@ -70,7 +72,7 @@ def format_interval(value: Estimate | None) -> str:
     places = decimals(value)
     if value.low is None or value.high is None:
         return format_signed(value.mean)
-    if places is None:
+    if places is None or places > 6:
         return f"{format_signed(value.mean)} [{format_signed(value.low)}, {format_signed(value.high)}]"
     mean, low, high = (f"{v:+.{places}f}".replace("-", "−") for v in (value.mean, value.low, value.high))
     return f"{mean} [{low}, {high}]"

@@ -46,6 +46,8 @@ def summarize(
     by_event: dict[Event, list[RunRecord]] = {}
     for record in records:
         by_event.setdefault(Event.of(record), []).append(record)
+    order = list(dict.fromkeys(event.task for event in by_event))
+    by_event = {event: by_event[event] for event in sorted(by_event, key=lambda e: order.index(e.task))}
     names = titles(by_event)
     tasks = tuple(
         _task(event, names[event], runs, reference, alpha, tolerance) for event, runs in by_event.items()

@@ -49,7 +49,7 @@ def sweep_points(runs: list[RunRecord]) -> tuple[SweepPoint, ...]:
     for (lr, aux_lr), same in settings.items():
         states = {status_of(r) for r in same}
         losses = [r.final_loss for r in same if status_of(r) == "ok"]
-        status = "diverged" if "diverged" in states else "ok" if losses else "failed"
+        status = next((bad for bad in ("diverged", "stopped") if bad in states), "ok" if losses else "failed")
         point = SweepPoint(lr, aux_lr, fmean(losses) if status == "ok" else None, status, len(same))
         if lr not in points or sweep_order(point) < sweep_order(points[lr]):
             points[lr] = point
