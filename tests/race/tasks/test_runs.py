@@ -105,6 +105,32 @@ def test_names_tell_variants_apart(data) -> None:
     assert len({load_task(text).name for text in TEXTS}) == len(TEXTS)
 
 
+@pytest.mark.parametrize("name", ["gpt", "cifar"])
+def test_a_plain_loop_gives_the_same_losses(data, name) -> None:
+    """The race adds nothing to training: torch's AdamW by hand, the rates of the schedule by hand."""
+    steps, lr, seed = 4, 1e-3, 1
+    record = run(name, steps=steps, lr=lr)
+    task = load_task(name)
+    found = task.data()
+    torch.manual_seed(seed)
+    model = task.model(found)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    generator = torch.Generator().manual_seed(seed)
+    losses = []
+    for done in range(steps):
+        optimizer.param_groups[0]["lr"] = lr * (1 - done / steps)
+        optimizer.zero_grad()
+        loss = task.loss(model, task.batch(found, generator, task.batch_size))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    model.eval()
+    with torch.no_grad():
+        metrics = task.evaluate(model, found)
+    assert record.train_curve == tuple(enumerate(losses, 1))
+    assert record.metrics == metrics
+
+
 @pytest.mark.parametrize(("name", "lr"), [("saddle", 3e-3), ("gpt", 3e-3)])
 def test_it_learns_real_data(real_data, name, lr) -> None:
     record = run(name, steps=30, lr=lr)

@@ -12,10 +12,10 @@ SIZES = {
         heads=4,
         width=64,
         context=32,
-        steps=600,
+        steps=700,
         batch_size=32,
         validation=256,
-        target=2.15,
+        target=2.1,
         step_ms=20.0,
     ),
     "full": Size(

@@ -32,12 +32,13 @@ SIZES = {
 }
 
 CLAIMS = (
-    claim("AdamW ends lowest, below 0.01", "AdamW", "better", 1e-2),
     claim("AdamW ends below ANDI", "AdamW", "better", "ANDI"),
     claim("AdamW ends below Muon, which falls fast and then stays on a plateau", "AdamW", "better", "Muon"),
     claim("ANDI ends below Muon", "ANDI", "better", "Muon"),
     claim("ANDI ends near AdamW", "ANDI", "no worse", "AdamW", margin=2e-3),
 )
+BOUND = claim("AdamW ends below 0.01", "AdamW", "better", 1e-2)
+"""Of the paper's number of steps; fewer do not get there."""
 
 
 def data() -> Pictures:
@@ -73,5 +74,5 @@ def task(preset: str = "cpu") -> Task:
         },
         preset=preset,
         paper=andi_paper(),
-        claims=CLAIMS,
+        claims=(BOUND, *CLAIMS) if preset == "full" else CLAIMS,
     )
