@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from steepest.race.paper import Paper
 from steepest.race.records import RunRecord
 from steepest.race.spec import RunSpec
 from steepest.race.task import Task
@@ -75,6 +76,21 @@ def sized(preset: str = "cpu", *, hidden: int = 8, mode: str = "narrow") -> Task
 
 def unsized() -> Task:
     return replace(task, name="unsized")
+
+
+published = replace(
+    task,
+    name="published",
+    paper=Paper(
+        "Toys, table 1",
+        steps=5,
+        batch_size=4,
+        seeds=(42, 7),
+        fixed={"AdamW": 1e-2, "Muon": 0.02},
+        swept={"ANDI": (0.1, 0.03, 0.01)},
+        kwargs={"ANDI": {"momentum": 0.8}},
+    ),
+)
 
 
 class RaisesInInit(torch.optim.SGD):
