@@ -32,7 +32,7 @@ def in_pieces(
 ) -> tuple[Iterable[Member], State]:
     """Return members, those of cut groups replaced by their parts, and where the state of all is found."""
     members = list(members)
-    if not any(cut(member.group) for member in members):
+    if not any(map(cut, {id(member.group): member.group for member in members}.values())):
         return members, state
     parts: dict[Tensor, dict[str, Any]] = {}
     result: list[Member] = []

@@ -82,15 +82,17 @@ def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: St
     """Create missing state and return the work of this step."""
     buckets: dict[Any, Bucket] = {}
     kinds: dict[Any, _Kind] = {}
-    staggered: dict[int, dict[int, int]] = {}
+    group: dict[str, Any] | None = None
+    own_slots: dict[int, int] = {}
     for member in members:
-        group, param = member.group, member.param
+        param = member.param
+        if group is not member.group:
+            group = member.group
+            own_slots = slots(group, rules[id(group)])
         alike = (id(group), param.shape, param.dtype, param.device, param.is_contiguous(), type(param))
         kind = kinds.get(alike)
         if kind is None:
             kind = kinds[alike] = _kind(group, param, rules[id(group)], buckets)
-            if id(group) not in staggered:
-                staggered[id(group)] = slots(group, rules[id(group)])
         own = state[param]
         if not own:
             own.update(initial_state(kind.rule, param, group))
@@ -106,8 +108,8 @@ def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: St
         bucket.params.append(param)
         bucket.grads.append(member.grad)
         bucket.states.append(own)
-        if staggered[id(group)]:
-            bucket.slots.append(staggered[id(group)][id(param)])
+        if own_slots:
+            bucket.slots.append(own_slots[id(param)])
     return buckets.values()
 
 
