@@ -35,7 +35,8 @@ def fair_lane(
     task = settings.tasks[text]
     grid, steps = settings.grid(contender), settings.steps_of(task)
     to_come = settings.trials + settings.seeds
-    if contender.is_hybrid() and aux_lr is None:
+    hybrid = contender.is_hybrid()
+    if hybrid and aux_lr is None:
         return Lane(task, contender, steps, [], len(grid.points) + to_come, note="waits for AdamW")
 
     def spec(entrant: Contender, lr: float, seed: int, phase: str) -> RunSpec:
@@ -44,7 +45,7 @@ def fair_lane(
             task,
             entrant,
             lr=lr,
-            aux_lr=aux_lr if contender.is_hybrid() else None,
+            aux_lr=aux_lr if hybrid else None,
             seed=seed,
             phase=phase,
             steps=steps,

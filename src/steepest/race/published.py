@@ -27,7 +27,8 @@ def paper_lane(
     rates, steps, seeds = paper.rates[contender.name], settings.steps_of(task), paper.seeds
     swept = len(rates) > 1
     aux_lr = (contender.kwargs.get("aux") or {}).get("lr", aux_lr)
-    if contender.is_hybrid() and aux_lr is None:
+    hybrid = contender.is_hybrid()
+    if hybrid and aux_lr is None:
         expected = len(seeds) + (len(rates) if swept else 0)
         return Lane(task, contender, steps, [], expected, note="waits for AdamW")
 
@@ -37,7 +38,7 @@ def paper_lane(
             task,
             contender,
             lr=lr,
-            aux_lr=aux_lr if contender.is_hybrid() else None,
+            aux_lr=aux_lr if hybrid else None,
             seed=seed,
             phase=phase,
             steps=steps,

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import Protocol
 
-from steepest.race.contenders import REFERENCE
+from steepest.race.contenders import REFERENCE, Contender
 from steepest.race.executors.base import Executor
 from steepest.race.fair import fair_lane
 from steepest.race.lane import Lane
@@ -43,20 +43,32 @@ class Race:
     def __init__(self, settings: Settings, records: dict[str, RunRecord]) -> None:
         self.settings = settings
         self.records = records
+        self._known: dict[tuple[str, str], tuple[float | None, Lane]] = {}
 
     def lanes(self) -> list[Lane]:
         """Return what is wanted, as far as the records tell, task by task."""
-        make = paper_lane if self.settings.protocol == "paper" else fair_lane
         found: list[Lane] = []
         for text, task in self.settings.tasks.items():
             aux_lr: float | None = None
             for contender in self.settings.contenders_of(task):
-                lane = make(self.settings, text, contender, aux_lr, self.records)
+                lane = self._lane(text, contender, aux_lr)
                 found.append(lane)
                 if contender.name == REFERENCE and lane.searched:
                     # If no rate of the reference worked, hybrids still need one: where its search started.
                     aux_lr = lane.best or contender.start_lr
         return found
+
+    def _lane(self, text: str, contender: Contender, aux_lr: float | None) -> Lane:
+        """Return a lane, made anew only if one of its runs has been recorded since."""
+        before = self._known.get((text, contender.name))
+        if before is not None and before[0] == aux_lr:
+            lane = before[1]
+            if sum(spec.key in self.records for spec in lane.specs) == lane.finished:
+                return lane
+        make = paper_lane if self.settings.protocol == "paper" else fair_lane
+        lane = make(self.settings, text, contender, aux_lr, self.records)
+        self._known[text, contender.name] = aux_lr, lane
+        return lane
 
     def relevant(self) -> list[RunRecord]:
         """Return the records that belong to this race, in the order of its protocol."""
