@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from steepest.unwrapping import innermost
+
 Sink = Callable[[dict[str, float], int], None]
 TINY = torch.finfo(torch.float64).tiny
 
@@ -18,7 +20,8 @@ class Monitor:
     """Logs what every ``every``-th step of any torch optimizer did, group by group.
 
     Args:
-        optimizer: of this library or any other; it is watched by its step hooks and not changed.
+        optimizer: of this library or any other, also wrapped by Accelerate or Lightning; it is watched by
+            its step hooks and not changed.
         sink: where values go: an object with ``log(dict, step=...)`` (wandb, trackio), one with
             ``add_scalar(name, value, step)`` (TensorBoard's ``SummaryWriter``), or a function of the values
             by name and the step.
@@ -72,6 +75,7 @@ class Monitor:
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be an integer >= 1, got {every!r}")
+        optimizer = innermost(optimizer)
         self._sink = _sink_of(sink)
         self._every, self._spectra, self._prefix = every, spectra, prefix
         self._steps = 0

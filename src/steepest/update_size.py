@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from steepest.kernels.torch_fused import is_adam
 from steepest.optimizer import RuleOptimizer
+from steepest.unwrapping import innermost
 from steepest.views import initial_state
 
 STEPS = 32
@@ -85,7 +86,8 @@ def update_rms(
     """Return the root mean square of every parameter's update at lr = 1, without touching the parameters.
 
     Args:
-        optimizer: any ``torch.optim.Optimizer`` that steps from gradients alone.
+        optimizer: any ``torch.optim.Optimizer`` that steps from gradients alone, or one that Accelerate or
+            Lightning has wrapped.
         backward: clears the gradients, draws a batch, calls ``loss.backward()`` and returns the loss; called
             ``steps`` times at the weights as they are. By default gradients are independent normal numbers,
             and one parameter of each shape in a group is measured for all of them.
@@ -94,8 +96,9 @@ def update_rms(
         seed: of the random gradients; torch's own generators are not used.
 
     Raises:
-        ValueError: for KFAC, whose step needs its layers.
+        ValueError: for KFAC, whose step needs its layers, and for what steps another optimizer.
     """
+    optimizer = innermost(optimizer)
     if hasattr(optimizer, "remove_hooks"):
         raise ValueError(
             f"{type(optimizer).__name__} steps from what its layers see, not from gradients alone: its "

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from steepest.roles import AUXILIARY
 from steepest.text_table import aligned
+from steepest.unwrapping import innermost
 from steepest.update_size import state_bytes, update_rms
 
 NUMBERED = re.compile(r"(?<![^.])\d+(?![^.])")
@@ -74,6 +75,7 @@ class ParamGroups(list[dict[str, Any]]):
         Raises:
             ValueError: ``optimizer`` does not hold these parameters.
         """
+        optimizer = innermost(optimizer) if optimizer is not None else None
         held = _held(optimizer, self.claims) if optimizer is not None else None
         rms = update_rms(optimizer) if optimizer is not None else {}
         header = ["parameter", "shape", "role", "rule", "lr", "decay"]
