@@ -12,6 +12,8 @@ BUILTIN = {
     "lstm": "steepest.race.tasks.lstm:task",
     "charlm": "steepest.race.tasks.charlm:task",
     "invariance": "steepest.race.tasks.invariance:task",
+    "sst2": "steepest.race.tasks.sst2:task",
+    "cola": "steepest.race.tasks.cola:task",
 }
 
 # Raced when no task is named: they need no data but what comes with the race's dependencies.

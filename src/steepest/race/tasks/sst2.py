@@ -1,0 +1,61 @@
+"""Is a sentence of a film review friendly? GLUE's SST-2 and a small pretrained transformer."""
+
+from __future__ import annotations
+
+from steepest.race.data.sources import SST2
+from steepest.race.task import Task
+from steepest.race.tasks.glue import Size, competitive, glue_task
+from steepest.race.tasks.pretrained import OFFLINE
+
+MARGIN = 0.01
+"""Accuracy up to which results count as equal: nine of the 872 validation sentences."""
+
+SIZES = {
+    "cpu": Size(
+        layers=2,
+        train_embeddings=False,
+        steps=80,
+        max_length=32,
+        train=8192,
+        validation=128,
+        target=0.5,
+        step_ms=200.0,
+    ),
+    "full": Size(
+        layers=None,
+        train_embeddings=True,
+        steps=12_600,  # three passes over 67,349 sentences
+        max_length=64,
+        train=None,
+        validation=None,
+        target=None,
+        step_ms=800.0,
+    ),
+}
+
+
+def task(preset: str = "cpu", *, model: str = OFFLINE, lora_rank: int = 0, layers: int | None = None) -> Task:
+    """Return the task at a preset.
+
+    Args:
+        preset: "cpu": two layers of the model, its table of tokens frozen, 80 steps of 16 sentences; "full":
+            the whole model and three passes over the data.
+        model: the offline model, a folder, or a name of the Hugging Face hub.
+        lora_rank: 0 trains all weights, more trains adapters of that rank on every linear layer. Default 0.
+        layers: how many layers of the model to keep, from the embeddings up. Default: the preset's.
+
+    Raises:
+        RaceError: an option is out of its range, or a library is missing.
+    """
+    return glue_task(
+        "sst2",
+        "SST-2 (GLUE)",
+        SST2,
+        SIZES[preset],
+        competitive("val_accuracy", MARGIN),
+        preset=preset,
+        headline="val_accuracy",
+        model_name=model,
+        lora_rank=lora_rank,
+        layers=layers,
+    )
