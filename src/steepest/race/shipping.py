@@ -31,8 +31,7 @@ def own_modules() -> dict[str, bytes]:
     sources: dict[str, Path] = {}
     for name, module in sorted(sys.modules.items()):
         top = name.partition(".")[0]
-        source = None if top in _NOT_SENT or top in sources else _source(module, name)
-        if source is not None and not is_installed(source):
+        if top not in _NOT_SENT and top not in sources and (source := _own_source(module, name)):
             sources[top] = source
     files: dict[str, bytes] = {}
     size = 0
@@ -56,14 +55,15 @@ def install_modules(files: Mapping[str, bytes]) -> None:
     sys.path.insert(0, folder)
 
 
-def _source(module: ModuleType, name: str) -> Path | None:
-    """Return the file, or the top package's folder, that a module comes from."""
+def _own_source(module: ModuleType, name: str) -> Path | None:
+    """Return the file, or the top package's folder, that a module which is not installed comes from."""
     file = getattr(module, "__file__", None)
-    if not file or not file.endswith(".py"):
+    path = Path(file).resolve() if file and file.endswith(".py") else None
+    if path is None or is_installed(path):
         return None
-    path = Path(file).resolve()
     depth = name.count(".") + (path.name == "__init__.py")
-    return path.parents[depth - 1] if depth else path
+    source = path.parents[depth - 1] if depth else path
+    return source if source.stem == name.partition(".")[0] else None  # else it is not where its name says
 
 
 def _files(source: Path) -> list[Path]:

@@ -50,9 +50,7 @@ class RayWorkers:
         except ImportError:
             raise RaceError("--executor ray needs ray: pip install 'steepest[ray]'") from None
         if engine.device.startswith("cuda:"):
-            raise RaceError(
-                f"device must be cuda on a Ray cluster, which chooses the one, not {engine.device!r}"
-            )
+            raise RaceError(f"device must be cuda on a Ray cluster, which chooses, not {engine.device!r}")
         self._ray: Any = ray
         self._connected = not ray.is_initialized()
         if self._connected:
@@ -112,14 +110,13 @@ class RayWorkers:
                     f"a node of the Ray cluster could not take a run: {_last_line(error)}"
                 ) from None
             except self._ray.exceptions.RayError as error:
+                self._note(f"{spec.task} {spec.name}, seed {spec.seed}: {_first_line(error)}\n")
                 if self._attempts[spec.key] < ATTEMPTS:
                     self.submit(spec)
                     continue
                 what = f"lost in {ATTEMPTS} attempts ({type(error).__name__}: {_first_line(error)})"
                 return record_of(spec, "failed", error=what)
-            if outcome.printed:
-                with open(self._log, "a", encoding="utf-8") as file:
-                    file.write(outcome.printed)
+            self._note(outcome.printed)
             if outcome.refused:
                 raise RaceError(outcome.refused)
             return RunRecord.from_json(outcome.record)
@@ -132,6 +129,10 @@ class RayWorkers:
         self._flying = {}
         if self._connected:
             self._ray.shutdown()
+
+    def _note(self, text: str) -> None:
+        with open(self._log, "a", encoding="utf-8") as file:
+            file.write(text)
 
     def _wait(self) -> Any:
         """Return the next run that has ended, however."""
