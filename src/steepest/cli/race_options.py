@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,13 +20,6 @@ from steepest.race.settings import PROTOCOLS
 from steepest.race.task import PRESETS
 from steepest.race.tuning import TUNABLE
 
-_RUNS, _SEARCH, _ENGINE, _PLACE = "What is run", "Search", "How runs are computed", "Where and how long"
-
-
-def _option(panel: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, **more)
-
-
 Tasks = Annotated[
     list[str] | None,
     typer.Argument(
@@ -37,8 +30,7 @@ Tasks = Annotated[
 ]
 Optimizers = Annotated[
     str,
-    _option(
-        _RUNS,
+    typer.Option(
         help="Comma-separated names or module:Class of any torch optimizer, each with fixed arguments if "
         "wanted, as in 'SGD(nesterov=True)'. 'all' stands for every method of the library, 'default' for "
         f"{', '.join(DEFAULTS)}, or for those of the paper. AdamW always races.",
@@ -46,16 +38,14 @@ Optimizers = Annotated[
 ]
 Preset = Annotated[
     str | None,
-    _option(
-        _RUNS,
+    typer.Option(
         metavar="|".join(PRESETS),
         help="Size of tasks that come in two and name none: cpu (minutes) or full (for a GPU).",
     ),
 ]
 Protocol = Annotated[
     str,
-    _option(
-        _RUNS,
+    typer.Option(
         metavar="|".join(PROTOCOLS),
         help="fair: the same search for everyone. paper: steps, batch, seeds, schedule and learning rates of "
         "the paper that a task comes from, sweeping only what the paper swept.",
@@ -63,19 +53,18 @@ Protocol = Annotated[
 ]
 Seeds = Annotated[
     int | None,
-    _option(_RUNS, min=1, help="Paired seeds of the final runs. Default: 3, or the paper's."),
+    typer.Option(min=1, help="Paired seeds of the final runs. Default: 3, or the paper's."),
 ]
 Steps = Annotated[
-    int | None, _option(_RUNS, min=1, help="Steps of one run. Default: the task's, or the paper's.")
+    int | None, typer.Option(min=1, help="Steps of one run. Default: the task's, or the paper's.")
 ]
 Data = Annotated[
     Path | None,
-    _option(_RUNS, help="Folder with the tasks' files. Default: STEEPEST_DATA, then a cache of downloads."),
+    typer.Option(help="Folder with the tasks' files. Default: STEEPEST_DATA, then a cache of downloads."),
 ]
 LrGrid = Annotated[
     str | None,
-    _option(
-        _SEARCH,
+    typer.Option(
         help="Comma-separated learning rates to try first, for all. Default: 5 half a decade apart, "
         "around a start of each optimizer's own. A grid whose best rate lies on its edge is continued "
         "(a single rate is not).",
@@ -83,73 +72,70 @@ LrGrid = Annotated[
 ]
 Tune = Annotated[
     str | None,
-    _option(
-        _SEARCH,
+    typer.Option(
         metavar="ARGUMENTS",
         help=f"Search these too after the learning rate, by optuna: any of {', '.join(TUNABLE)}, "
         "comma-separated, for the optimizers that have them.",
     ),
 ]
-Trials = Annotated[int, _option(_SEARCH, min=0, help="Runs of that search, the same number for everyone.")]
+Trials = Annotated[int, typer.Option(min=0, help="Runs of that search, the same number for everyone.")]
 EarlyStop = Annotated[
     bool,
-    _option(
-        _SEARCH,
+    typer.Option(
         "--early-stop/--no-early-stop",
         help="End a run of the search half way if it was never better than before training since a quarter "
         "of its steps.",
     ),
 ]
 Device = Annotated[
-    str, _option(_ENGINE, help="cpu, cuda, cuda:1, mps, ... Weights and batches are drawn on the CPU.")
+    str, typer.Option(help="cpu, cuda, cuda:1, mps, ... Weights and batches are drawn on the CPU.")
 ]
-Compile = Annotated[bool, _option(_ENGINE, "--compile", help="Compile the model with torch.compile.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")]
 Autocast = Annotated[
     str | None,
-    _option(_ENGINE, metavar="|".join(AUTOCAST), help="Precision of forward passes where it is safe."),
+    typer.Option(metavar="|".join(AUTOCAST), help="Precision of forward passes where it is safe."),
 ]
 Accumulate = Annotated[
     int,
-    _option(_ENGINE, min=1, help="Cut every batch into this many parts; less memory, the same steps."),
+    typer.Option(min=1, help="Cut every batch into this many parts; less memory, the same steps."),
 ]
-Clip = Annotated[float | None, _option(_ENGINE, help="Global norm to which longer gradients are scaled.")]
+Clip = Annotated[float | None, typer.Option(help="Global norm to which longer gradients are scaled.")]
 Schedule = Annotated[
     str | None,
-    _option(_ENGINE, metavar="|".join(SCHEDULES), help="Of the learning rate. Default: the task's."),
+    typer.Option(metavar="|".join(SCHEDULES), help="Of the learning rate. Default: the task's."),
 ]
 WarmUp = Annotated[
     float | None,
-    _option(_ENGINE, help="Part of the steps in which the rate rises first. Default: the task's."),
+    typer.Option(help="Part of the steps in which the rate rises first. Default: the task's."),
 ]
-Threads = Annotated[int, _option(_ENGINE, min=1, help="CPU threads of one run (of each of its processes).")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of one run (of each of its processes).")]
 Processes = Annotated[
-    int, _option(_ENGINE, min=1, help="Processes that share a run by torchrun, each with a part of a batch.")
+    int, typer.Option(min=1, help="Processes that share a run by torchrun, each with a part of a batch.")
 ]
-Out = Annotated[Path, _option(_PLACE, help="Folder of the records and the report.")]
+Out = Annotated[Path, typer.Option(help="Folder of the records and the report.")]
 Executor = Annotated[
     str,
-    _option(
-        _PLACE,
+    typer.Option(
         metavar="|".join(KINDS),
         help="Where runs are done: processes of this machine, or a Ray cluster.",
     ),
 ]
 Address = Annotated[
     str | None,
-    _option(_PLACE, help="Of the Ray cluster: auto (the default), HOST:6379, or ray://HOST:10001."),
+    typer.Option(help="Of the Ray cluster: auto (the default), HOST:6379, or ray://HOST:10001."),
 ]
 Workers = Annotated[
     int | None,
-    _option(_PLACE, min=1, help="Runs at once. Default: as many as the cores, GPUs or nodes hold."),
+    typer.Option(min=1, help="Runs at once. Default: as many as the cores, GPUs or nodes hold."),
 ]
 TimeBudget = Annotated[
     str | None,
-    _option(_PLACE, help="Start no run after this time (90, 90s, 5m, 1h); run again to go on."),
+    typer.Option(help="Start no run after this time (90, 90s, 5m, 1h); run again to go on."),
 ]
 PlanOnly = Annotated[
-    bool, _option(_PLACE, "--plan", help="Print what would run and what it would cost; run nothing.")
+    bool, typer.Option("--plan", help="Print what would run and what it would cost; run nothing.")
 ]
-RetryFailed = Annotated[bool, _option(_PLACE, "--retry-failed", help="Run again what is recorded as failed.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what is recorded as failed.")]
 
 
 def words(items: list[str]) -> list[str]:

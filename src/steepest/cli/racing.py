@@ -71,6 +71,13 @@ def race(
 
     Results are kept run by run in the output folder: the same call goes on where it stopped, and adding an
     optimizer runs only what is new.
+
+    \b
+    steepest race --plan
+    steepest race saddle gpt --data FOLDER
+    steepest race gpt@full --device cuda --autocast bfloat16
+    steepest race saddle --protocol paper
+    steepest race my_file:my_task --optimizers 'AdamW,Muon,my_file:MyOptimizer'
     """
     try:
         given.use_data(data)
