@@ -248,7 +248,7 @@ def test_lr_that_diverged_on_one_tuning_seed_is_not_eligible():
 def test_finals_at_another_lr_than_the_best_are_said_so():
     (x,) = only(sweep("X", {0.1: 1.0, 1.0: 0.5}) + finals("X", [1.0, 1.1])).optimizers
     assert x.best_lr == 0.1
-    assert "sweep's best lr is 1" in x.note
+    assert "search's best lr is 1" in x.note
 
 
 def test_no_sweep_uses_the_lr_given():
@@ -452,3 +452,30 @@ def test_estimates():
     assert format_estimate(estimate([0.5, 0.5])) == "0.5000"
     assert format_estimate(estimate(A)) == "1.10 ± 0.25"
     assert format_estimate(estimate(A), 3) == "1.100 ± 0.248"
+
+
+def test_a_second_stage_of_the_search_decides_the_arguments_too():
+    first = sweep("X", {0.01: 1.5, 0.1: 1.0, 1.0: 1.2})
+    trials = [
+        run("X", "tune", 0.1, 0, 0.9, kwargs={"momentum": 0.8}),
+        run("X", "tune", 0.1, 0, 0.7, kwargs={"momentum": 0.95}),
+        run("X", "tune", 0.2, 0, None, kwargs={"momentum": 0.99}),
+    ]
+    best = finals("X", [0.71, 0.72], kwargs={"momentum": 0.95})
+    untuned = finals("X", [1.01, 1.02, 1.03])
+    (x,) = only([*first, *trials, *untuned, *best]).optimizers
+    assert (x.best_lr, x.best_arguments, x.trials) == (0.1, {"momentum": 0.95}, 3)
+    assert dict(x.seed_losses) == {1: 0.71, 2: 0.72}
+    assert [point.loss for point in x.sweep] == [1.5, 1.0, 1.2]
+    assert x.note == ""
+    (x,) = only([*first, *untuned]).optimizers
+    assert (x.best_arguments, x.trials, len(x.seed_losses)) == ({}, 0, 3)
+
+
+def test_a_stopped_run_of_the_search_cannot_win_and_is_listed():
+    stopped = run("X", "sweep", 1.0, 0, None, status="stopped", error="stopped at step 50: never below 2")
+    task = only([*sweep("X", {0.1: 1.0}), stopped, *finals("X", [1.0, 1.1])])
+    (x,) = task.optimizers
+    assert [(p.lr, p.status) for p in x.sweep] == [(0.1, "ok"), (1.0, "stopped")]
+    assert (x.best_lr, x.diverged, x.failed) == (0.1, 0, 0)
+    assert [(p.status, p.error) for p in task.problems] == [("stopped", "stopped at step 50: never below 2")]

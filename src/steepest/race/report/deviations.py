@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from steepest.race.report.markup import Markup, join, tag
-from steepest.race.report.svg import Axis, figure, label, marker, path, short, spanning, tick_text
+from steepest.race.report.svg import Axis, figure, frame, label, marker, path, short, spanning, tick_text
 from steepest.race.report.tables import Looks, name_cell, table
 from steepest.race.statistics import OptimizerSummary, TaskSummary, format_number
 
@@ -51,8 +51,41 @@ def deviations(task: TaskSummary, style: Looks) -> Markup:
                 table(head, rows, numeric=range(1, 5)),
                 class_="pair",
             ),
+            _twins(known, style, task.name),
         ]
     )
+
+
+def _twins(optimizers: Sequence[OptimizerSummary], style: Looks, name: str) -> Markup:
+    """The training curves in both coordinate systems, one small picture per optimizer."""
+    drawn = [(o, o.train, o.twin) for o in optimizers if o.train and o.twin]
+    if not drawn:
+        return Markup()
+    values = [v for _, *curves in drawn for curve in curves for v in curve.mean]
+    x = Axis(0.0, max(c.steps[-1] for _, *curves in drawn for c in curves), 34.0, 250.0)
+    y = spanning(values, 128.0, 32.0)
+    figures: list[Markup] = []
+    for o, own, twin in drawn:
+        look = style[o.name]
+        parts: list[Markup] = [frame(x, y, x_title="steps", y_title="", x_ticks=4, y_ticks=4)]
+        for curve, kind in ((own, f"line {look.css}"), (twin, "twin")):
+            points = [(x.at(s), y.at(v)) for s, v in zip(curve.steps, curve.mean, strict=True)]
+            parts.append(path(points, class_=kind))
+        head = tag("g", tag("title", o.name), label(short(o.name, 26), 19, 9, kind="head"))
+        picture = figure(
+            260,
+            164,
+            f"training loss of {o.name} in both coordinate systems on {name}",
+            marker(look, 10, 9, 3.6),
+            head,
+            *parts,
+            kind="chart small",
+        )
+        figures.append(tag("figure", picture))
+    note = (
+        "Training loss in the given coordinates (line) and in the others (dots), mean over the final seeds."
+    )
+    return join([tag("p", note, class_="note"), tag("div", *figures, class_="many")])
 
 
 def across(tasks: Sequence[TaskSummary], style: Looks) -> Markup:

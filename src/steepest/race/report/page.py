@@ -213,7 +213,7 @@ def _problems(tasks: Sequence[TaskSummary], style: Looks) -> Markup:
             "tr",
             tag("td", task.name),
             name_cell(p.optimizer, style),
-            tag("td", {"sweep": "tuning", "final": "final"}.get(p.phase, p.phase)),
+            tag("td", {"sweep": "tuning", "tune": "second stage"}.get(p.phase, p.phase)),
             tag("td", format_lr(p.lr), class_="num"),
             tag("td", p.seed, class_="num"),
             tag("td", p.status),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from steepest.race.report import charts
 from steepest.race.report.deviations import METRIC
 from steepest.race.report.markup import Markup, join, tag, text
+from steepest.race.report.settings import plain
 from steepest.race.report.svg import tick_text
 from steepest.race.report.tables import Looks, name_cell, table
 from steepest.race.report.words import (
@@ -46,6 +47,7 @@ def ranking(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
     for i, (o, loss) in enumerate(zip(task.optimizers, losses, strict=True)):
         short_of = o.loss is not None and o.loss.n < len(task.seeds)
         seeds = f"{len(o.seed_losses)} of {len(task.seeds)} seeds" if short_of else ""
+        tuned = plain(o.best_arguments) if o.trials else ""
         edge = {"low": "lowest lr tried", "high": "highest lr tried"}.get(o.best_at_edge or "", "")
         cells: list[object] = [
             tag("td", "–" if o.rank is None else o.rank, class_="num"),
@@ -57,7 +59,12 @@ def ranking(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
         if has_reference:
             cells.append(tag("td", _against(task, o, summary.reference), class_="keep"))
         cells += [
-            tag("td", format_lr(o.best_lr), tag("span", edge, class_="sub") if edge else "", class_="num"),
+            tag(
+                "td",
+                format_lr(o.best_lr),
+                *(tag("span", x, class_="sub") for x in (edge, tuned) if x),
+                class_="num",
+            ),
             tag("td", format_decades(o.tunability), class_="num"),
             tag("td", o.runs, *(tag("span", count, class_="sub") for count in _lost(o)), class_="num"),
         ]

@@ -102,7 +102,9 @@ def _grid_table(task: TaskSummary, records: Sequence[RunRecord], reference: str)
     tuned = next((o.best_lr for o in task.optimizers if o.name == reference), None)
     for o in task.optimizers:
         own = [r for r in records if r.optimizer == o.name]
-        kwargs = list(dict.fromkeys(plain(dict(r.kwargs)) for r in own if r.kwargs))
+        kwargs = plain(o.best_arguments) or "defaults"
+        if o.trials:
+            kwargs += f" (the best of {o.trials} trials and the lr search)"
         rows.append(
             tag(
                 "tr",
@@ -111,7 +113,7 @@ def _grid_table(task: TaskSummary, records: Sequence[RunRecord], reference: str)
                 tag("td", _grid(o)),
                 tag("td", format_lr(o.best_lr), class_="num"),
                 tag("td", aux_policy(own, tuned, reference)),
-                tag("td", "; ".join(kwargs) or "defaults"),
+                tag("td", kwargs),
             )
         )
     titles = ("optimizer", "class", "lr tried", "best lr", "auxiliary lr", "other arguments")

@@ -87,6 +87,7 @@ svg text.tick,svg text.axis{fill:var(--soft)}
 .base{stroke:var(--faint);stroke-width:1}
 .goal{stroke:var(--ink);stroke-width:1;stroke-dasharray:1.5 3}
 .line{fill:none;stroke:var(--s);stroke-width:1.8;stroke-linejoin:round}
+.twin{fill:none;stroke:var(--ink);stroke-width:2;stroke-dasharray:0.5 5;stroke-linecap:round}
 .ghost{fill:none;stroke:var(--ghost);stroke-width:1.3}
 .band{fill:var(--s);fill-opacity:.14;stroke:none}
 .leader{fill:none;stroke:var(--s);stroke-width:.8;opacity:.7}

@@ -63,6 +63,8 @@ def _optimizer(task: TaskSummary, o: OptimizerSummary, reference: str) -> dict[s
         "best_lr": o.best_lr,
         "best_aux_lr": o.best_aux_lr,
         "best_at_edge": o.best_at_edge,
+        "arguments": json.dumps(o.best_arguments, default=repr),
+        "trials": o.trials,
         "good_lr_low": o.tunability and o.tunability.low,
         "good_lr_high": o.tunability and o.tunability.high,
         **_spread("val_loss", o.loss),

@@ -162,6 +162,11 @@ def definitions(summary: Summary) -> list[tuple[str, str]]:
             "the data, so runs of two optimizers with one seed form a pair.",
         ),
         (
+            "Second stage",
+            "Where asked for, every optimizer then gets the same number of trials in which momentum, betas "
+            "or weight decay vary too. The final runs are at the best of both stages.",
+        ),
+        (
             "Ranking",
             "By mean validation loss. An optimizer with a diverged final run ranks below all without. "
             "A failed run is a missing seed.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from steepest.race.paper import Claim
 from steepest.race.statistics.events import Event
@@ -82,7 +83,8 @@ class OptimizerSummary:
     """One optimizer on one task. Whatever could not be measured is None.
 
     ``values`` holds every metric of the final runs by seed, ``"val_loss"`` among them, and ``"train_loss"``,
-    the last point of the training curve.
+    the last point of the training curve. ``best_arguments`` are those beside the learning rates at which it
+    is compared, found in ``trials`` runs of the search's second stage if there was one.
     """
 
     name: str
@@ -91,6 +93,8 @@ class OptimizerSummary:
     best_lr: float | None
     best_aux_lr: float | None
     best_at_edge: str | None
+    best_arguments: Mapping[str, Any]
+    trials: int
     sweep: tuple[SweepPoint, ...]
     tunability: Tunability | None
     loss: Estimate | None

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from steepest.race.records import RunRecord
+
+
+class Setting(NamedTuple):
+    """What is tuned: learning rates, and the other arguments as canonical text."""
+
+    lr: float
+    aux_lr: float | None
+    arguments: str
+
+
+def setting_of(run: RunRecord) -> Setting:
+    """The setting that a run was done at."""
+    return Setting(run.lr, run.aux_lr, json.dumps(dict(run.kwargs), sort_keys=True, default=repr))
 
 
 def status_of(run: RunRecord) -> str:

@@ -15,7 +15,7 @@ from steepest.race.statistics.events import Event, titles
 from steepest.race.statistics.inference import estimate
 from steepest.race.statistics.pairs import pairs
 from steepest.race.statistics.results import OptimizerSummary, OverallRow, Problem, Summary, TaskSummary
-from steepest.race.statistics.runs import reason, status_of, to_the_end
+from steepest.race.statistics.runs import reason, setting_of, status_of, to_the_end
 from steepest.race.statistics.tuning import choose, sweep_order, sweep_points, tunability
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ def _task(
     version = records[-1].task_version
     kept: dict[tuple, RunRecord] = {}
     steps_of: dict[str, int] = {}
-    for phase in ("sweep", "final"):
+    for phase in ("sweep", "tune", "final"):
         runs = [r for r in records if r.phase == phase and r.task_version == version]
         if runs:
             steps_of[phase] = max(Counter(r.steps for r in runs).items(), key=lambda item: item[::-1])[0]
         for run in runs:
             if run.steps == steps_of[phase]:
-                kept[run.optimizer, phase, run.lr, run.aux_lr, run.seed] = run
+                kept[run.optimizer, phase, setting_of(run), run.seed] = run
     usable = list(kept.values())
     ignored = sum(r.task_version != version or r.steps != steps_of.get(r.phase) for r in records)
     by_optimizer: dict[str, list[RunRecord]] = {}
@@ -107,25 +107,28 @@ def _task(
 def _optimizer(name: str, runs: list[RunRecord], tolerance: float) -> OptimizerSummary:
     sweep = sweep_points([r for r in runs if r.phase == "sweep"])
     all_finals = [r for r in runs if r.phase == "final"]
-    best, note = choose(sweep, all_finals)
-    finals = [r for r in all_finals if (r.lr, r.aux_lr) == best]
+    trials = [r for r in runs if r.phase in ("sweep", "tune")]
+    best, note = choose(trials, all_finals)
+    finals = [r for r in all_finals if setting_of(r) == best]
     ok = sorted((r for r in finals if status_of(r) == "ok"), key=lambda r: r.seed)
-    tuned = [r for r in runs if r.phase == "sweep" and (r.lr, r.aux_lr) == best and status_of(r) == "ok"]
+    tuned = [r for r in trials if setting_of(r) == best and status_of(r) == "ok"]
     shown = ok or tuned
     names = dict.fromkeys(key for r in ok for key in r.metrics if key != "val_loss")
     metrics = {key: estimate([r.metrics[key] for r in ok if _finite(r.metrics.get(key))]) for key in names}
     lrs = [point.lr for point in sweep]
     edge = None
-    if best and len(lrs) > 1 and best[0] in (lrs[0], lrs[-1]):
-        edge = "low" if best[0] == lrs[0] else "high"
+    if best and len(lrs) > 1 and best.lr in (lrs[0], lrs[-1]):
+        edge = "low" if best.lr == lrs[0] else "high"
     measured = [r for r in shown if r.param_count]
     return OptimizerSummary(
         name=name,
         target=runs[-1].target,
         rank=None,
-        best_lr=best[0] if best else None,
-        best_aux_lr=best[1] if best else None,
+        best_lr=best.lr if best else None,
+        best_aux_lr=best.aux_lr if best else None,
         best_at_edge=edge,
+        best_arguments=dict(shown[-1].kwargs) if shown else {},
+        trials=sum(r.phase == "tune" for r in runs),
         sweep=sweep,
         tunability=tunability(sweep, tolerance) if len(sweep) > 1 else None,
         loss=estimate([r.final_loss for r in ok]),

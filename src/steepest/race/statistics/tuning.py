@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from steepest.race.statistics.results import SweepPoint, Tunability
-from steepest.race.statistics.runs import status_of
+from steepest.race.statistics.runs import Setting, setting_of, status_of
 
 if TYPE_CHECKING:
     from steepest.race.records import RunRecord
@@ -61,22 +61,32 @@ def sweep_order(point: SweepPoint) -> float:
     return math.inf if point.loss is None else point.loss
 
 
-def choose(
-    sweep: Sequence[SweepPoint], finals: list[RunRecord]
-) -> tuple[tuple[float, float | None] | None, str]:
-    """The (lr, aux_lr) to compare at, and a note if it is not simply the best of the sweep."""
-    tried = Counter((r.lr, r.aux_lr) for r in finals)
-    usable = [point for point in sweep if point.loss is not None]
-    if usable:
-        lowest = min(sweep_order(point) for point in usable)
-        tied = [(p.lr, p.aux_lr) for p in usable if p.loss == lowest]
+def choose(trials: Sequence[RunRecord], finals: Sequence[RunRecord]) -> tuple[Setting | None, str]:
+    """The setting to compare at, and a note if it is not simply the best of the search.
+
+    Args:
+        trials: the runs of the search, both stages.
+        finals: the final runs.
+    """
+    tried = Counter(map(setting_of, finals))
+    results: dict[Setting, list[RunRecord]] = {}
+    for run in trials:
+        results.setdefault(setting_of(run), []).append(run)
+    losses: dict[Setting, float] = {}
+    for setting, runs in results.items():
+        states = {status_of(r) for r in runs}
+        if "ok" in states and not states & {"diverged", "stopped"}:
+            losses[setting] = fmean(r.final_loss for r in runs if status_of(r) == "ok")
+    if losses:
+        lowest = min(losses.values())
+        tied = [setting for setting, loss in losses.items() if loss == lowest]
         best = max(tied, key=lambda setting: tried[setting])
         if tried[best] or not tried:
             return best, "" if tried else "tuned, but no final run yet"
         run = max(tried, key=lambda setting: tried[setting])
-        return run, f"final runs exist only at lr {run[0]:.3g}; the sweep's best lr is {best[0]:.3g}"
+        return run, f"final runs exist only at lr {run.lr:.3g}; the search's best lr is {best.lr:.3g}"
     if tried:
-        return max(tried, key=lambda setting: tried[setting]), "" if sweep else "lr given, not swept"
-    if all(point.status == "diverged" for point in sweep):
+        return max(tried, key=lambda setting: tried[setting]), "" if trials else "lr given, not swept"
+    if trials and all(status_of(run) == "diverged" for run in trials):
         return None, "diverged at every lr tried"
     return None, "no lr gave a result"
