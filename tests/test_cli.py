@@ -65,6 +65,19 @@ def wait_for_records(process: subprocess.Popen[str], path: Path, count: int) -> 
         time.sleep(0.01)
 
 
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that a process has started, where the system tells."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(word) for word in children.read_text().split()] if children.exists() else []
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 def results(folder: Path) -> list[tuple]:
     return [(r.key, r.phase, r.status, r.final_loss, r.train_curve) for r in latest_race(folder)[0]]
 
@@ -87,8 +100,12 @@ def test_a_race_killed_half_way_ends_in_the_table_of_an_uninterrupted_one(
     killed = start([*RACE, "--out", "killed", "--workers", "1"], tmp_path)
     path = tmp_path / "killed" / "records.jsonl"
     wait_for_records(killed, path, 8)
+    workers = workers_of(killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
+    assert workers or not Path("/proc/self/task").exists()
+    while any(map(is_alive, workers)):  # a worker ends by itself when its race is gone
+        time.sleep(0.02)
     before = read_records(tmp_path / "killed")
     assert 8 <= len(before) < len(results(tmp_path / "whole"))
 

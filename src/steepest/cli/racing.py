@@ -125,6 +125,8 @@ def race(
             store.forget(lambda record: record.status == "failed")
         contest = Race(settings, store.records)
         deadline = math.inf if budget is None else time.monotonic() + budget
+        if executor == "local":
+            contest.require_data()
         place = work()
         try:
             with progress(screen, contest.lanes()) as display:

@@ -20,9 +20,10 @@ from steepest.race.executors.base import Executor
 from steepest.race.fair import fair_lane
 from steepest.race.lane import Lane
 from steepest.race.published import paper_lane
-from steepest.race.records import RecordStore, RunRecord
+from steepest.race.records import RaceError, RecordStore, RunRecord
 from steepest.race.settings import Settings
 from steepest.race.spec import RunSpec
+from steepest.race.task import one_line
 
 
 class Listener(Protocol):
@@ -74,6 +75,23 @@ class Race:
         """Return the records that belong to this race, in the order of its protocol."""
         wanted = [spec.key for lane in self.lanes() for spec in lane.specs]
         return [self.records[key] for key in wanted if key in self.records]
+
+    def require_data(self) -> None:
+        """Load the data of every task that has runs to do: what is missing is told once, at the start.
+
+        It also leaves downloads and decoded files for the workers to find.
+
+        Raises:
+            RaceError: data cannot be loaded; the message names the task.
+        """
+        for task in {
+            lane.task.name: lane.task for lane in self.lanes() if lane.finished < lane.expected
+        }.values():
+            try:
+                task.data()
+            except Exception as error:
+                what = str(error) if isinstance(error, RaceError) else f"{type(error).__name__}: {error}"
+                raise RaceError(one_line(f"task {task.name}: {what}")) from None
 
     def open_runs(self) -> list[RunSpec]:
         """Return the runs that can be done now, most urgent first.
