@@ -16,6 +16,7 @@ from rich.text import Text
 from steepest.race.lane import Lane
 from steepest.race.planning import Cost
 from steepest.race.records import RunRecord
+from steepest.race.search import EXTENSIONS
 from steepest.race.spec import RunSpec
 from steepest.race.statistics import NO_DIFFERENCE, Summary, format_lr, format_number, table_rows
 
@@ -132,7 +133,8 @@ def print_plan(console: Console, costs: list[Cost], workers: int, budget: float 
         lines.append(
             "* by what the task says a step of AdamW costs; the others have been measured in this folder."
         )
-    lines.append("A search whose best rate lies on the edge of its grid adds up to 4 runs.")
+    if all(spec.protocol == "fair" for cost in costs for spec in cost.lane.specs):
+        lines.append(f"A search whose best rate lies on the edge of its grid adds up to {EXTENSIONS} runs.")
     if budget is not None and budget < seconds / workers:
         lines.append(f"The time budget of {_duration(budget)} would stop it before the end.")
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
