@@ -305,3 +305,31 @@ def test_a_hopeless_run_of_a_search_is_stopped_and_loses_but_a_final_run_is_not(
     assert whole.status == "ok"
     assert stopped.key != whole.key
     assert whole.train_curve[:8] == stopped.train_curve
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@needs_cuda
+@pytest.mark.parametrize("task", ["digits", "chars"])
+def test_a_gpu_gives_the_losses_of_a_cpu_up_to_rounding(task: str) -> None:
+    here = run("AdamW", task, steps=10, lr=1e-3)
+    there = run("AdamW", task, steps=10, lr=1e-3, engine=Engine(device="cuda"))
+    assert losses(there) == pytest.approx(losses(here), rel=1e-3)
+    assert there.final_loss == pytest.approx(here.final_loss, rel=1e-3)
+    assert there.peak_memory_bytes is not None
+    assert there.peak_memory_bytes >= there.state_bytes + 8 * there.param_count  # weights and gradients too
+    assert there.hardware["gpu"]
+    assert there.key != here.key
+
+
+@needs_cuda
+def test_bfloat16_and_compilation_on_a_gpu_train_the_same_model() -> None:
+    plain = run("AdamW", "chars", steps=10, lr=1e-3, engine=Engine(device="cuda"))
+    low = run("AdamW", "chars", steps=10, lr=1e-3, engine=Engine(device="cuda", autocast="bfloat16"))
+    both = run(
+        "AdamW", "chars", steps=10, lr=1e-3, engine=Engine(device="cuda", autocast="bfloat16", compile=True)
+    )
+    assert losses(low) == pytest.approx(losses(plain), rel=2e-2)
+    assert losses(both) == pytest.approx(losses(plain), rel=2e-2)
+    assert losses(low) != losses(plain)
