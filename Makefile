@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: race test lint blocks examples bench docs clean
+.PHONY: race test lint blocks examples bench docs check-docs package clean
 
 race: $(READY)
 	$(BIN)/steepest race $(ARGS)
@@ -32,14 +32,25 @@ bench: $(READY)
 			--page docs/benchmarks.md $(ARGS); \
 	fi
 
-# The pages of the methods and the README's table, from docstrings and recipes.
+# The site, in site/: pages of methods and the README's table from docstrings and recipes, then all of it.
 docs: $(READY)
 	$(BIN)/python tools/method_pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# That the site builds, that the notebook runs, and that the pictures show what the library does.
+check-docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
+	OMP_NUM_THREADS=1 $(BIN)/python tools/notebook.py --check
+	OMP_NUM_THREADS=1 $(BIN)/python tools/pictures.py --check
+
+# That source archive and wheels install and run in clean environments, with and without a compiler.
+package: $(READY)
+	$(BIN)/python tools/check_package.py
 
 clean:
 	rm -rf .venv build dist src/*.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[race,dev,trainers]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[race,dev,docs,trainers]"
 	touch $@

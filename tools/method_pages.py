@@ -32,6 +32,8 @@ def page(cls: type) -> str:
     lines = [f"# {cls.__name__}", "", marked(summary(cls)), "", "```text", plain(told["Formula"]), "```", ""]
     lines += ["| axis | choice |", "|---|---|"]
     lines += [f"| {axis} | `{choice}` |" for axis, choice in choices(cls).items()]
+    told_by = "its path through a curved valley; singular values, rows and columns of an update"
+    lines += ["", f"![{cls.__name__}: {told_by}](../assets/gallery/{cls.__name__}.png)"]
     for section in ("Neighbours", "From AdamW", "State", "When not to use"):
         lines += ["", f"## {TITLES[section]}", "", escape(marked(told[section]))]
     example = [line[4:] for line in told["Example"].splitlines() if line.startswith((">>> ", "... "))]

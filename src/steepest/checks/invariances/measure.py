@@ -112,8 +112,7 @@ def invariance(
 
     Args:
         cls_or_name: an optimizer class, ``"module:Class"``, or a name of steepest or ``torch.optim``. One
-        whose
-            constructor begins with ``model`` is given the model.
+            whose constructor begins with ``model`` is given the model.
         iterations: steps of each trajectory, >= 2. Default 30.
         transforms: names of changes to measure. Default: all.
         models: any of ``"linear"``, ``"mlp"`` and ``"pixels"``. Default: the first two.

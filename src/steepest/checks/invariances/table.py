@@ -76,7 +76,7 @@ def invariance_table(
 
     Args:
         names: rows of the table, optimizer names or ``"module:Class"``. Default: all public methods and
-        torch's SGD.
+            torch's SGD.
         on_start: called with a row's name, its index and the number of rows before it is measured.
         arguments: constructor arguments for all of them.
         **options: those of :func:`steepest.checks.invariance`.

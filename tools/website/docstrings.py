@@ -1,0 +1,39 @@
+"""Docstrings of this library as the reference shows them: formulas as they stand, roles as links."""
+
+import re
+import textwrap
+
+from griffe import Extension
+
+ROLE = re.compile(r":(\w+):`~?([\w.]+)`")
+PUBLIC = re.compile(r"steepest\.((checks|distributed|linalg|rates)\.)?\w+")
+NAMES = re.compile(r"^( {4}(?:\w+, )*\w+,)\n {8}(?=\w+[,:])", re.MULTILINE)
+FORMULA = re.compile(r"^Formula:\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
+
+
+def linked(role: re.Match[str]) -> str:
+    kind, target = role.groups()
+    shown = target.rpartition(".")[2]
+    has_anchor = kind != "mod" and PUBLIC.fullmatch(target)
+    return f"[`{shown}`][{target}]" if has_anchor else f"`{shown}`"
+
+
+def rewritten(text: str) -> str:
+    """Return a docstring whose formula is a block of text, whose roles are links, whose example is code.
+
+    Names of arguments described together are put on one line, where the parser looks for them.
+    """
+
+    def fenced(found: re.Match[str]) -> str:
+        return f"```text\n{textwrap.dedent(found.group(1)).strip()}\n```\n\n"
+
+    text = re.sub(r"^Example:$", "Examples:", FORMULA.sub(fenced, text), flags=re.MULTILINE)
+    return ROLE.sub(linked, NAMES.sub(r"\1 ", text))
+
+
+class SteepestDocstrings(Extension):
+    """Rewrites every docstring of the package before it is parsed."""
+
+    def on_instance(self, *, obj, **_) -> None:
+        if obj.docstring:
+            obj.docstring.value = rewritten(obj.docstring.value)
