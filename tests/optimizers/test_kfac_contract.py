@@ -59,7 +59,7 @@ class KFACOnLayers(KFAC):
         model.extend(layer for p in new if (layer := _layer(p)))
         super().add_param_group(param_group)
 
-    def _move_layers(self, members):
+    def _move_layers(self, members, placed):
         weights = (p for g in self.param_groups if g["rule"] == "matrix" for p in g["params"])
         for layer, weight in zip(self._watch.layers, weights, strict=True):
             module = layer.modules[0]
@@ -70,7 +70,7 @@ class KFACOnLayers(KFAC):
             with torch.enable_grad():
                 y = module(x)
                 torch.autograd.grad(y, module.weight, torch.full_like(y, 0.1).cumsum(1))
-        super()._move_layers(members)
+        super()._move_layers(members, placed)
 
 
 def _layer(param) -> Any:

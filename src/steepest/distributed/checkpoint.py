@@ -25,11 +25,11 @@ from steepest.stepping import BESIDE
 
 
 @runtime_checkable
-class OwnsFactors(Protocol):
-    """An optimizer that divides factors over replicas in a way of its own."""
+class KeepsLayers(Protocol):
+    """An optimizer whose owners keep something of layers, beside what its rules keep of parameters."""
 
-    def gather_factors(self) -> None:
-        """Give every replica all factors."""
+    def kept_layers(self) -> list[Kept]:
+        """Return what they keep, under the layers' weights."""
         ...
 
 
@@ -64,9 +64,8 @@ def gather_state(optimizer: Any) -> None:
     """Give every replica the whole state, so that ``optimizer.state_dict()`` can be called on any rank.
 
     For optimizers after :func:`split_work` whose method keeps factors or bases (Shampoo, SOAP, KFAC and
-    others),
-    which otherwise are on one rank each. Until the next step every rank then holds all of them. All ranks
-    must call this; it does nothing for other optimizers.
+    others), which otherwise are on one rank each. Until the next step every rank then holds all of them. All
+    ranks must call this; it does nothing for other optimizers.
 
     Example:
         >>> import torch, steepest, steepest.distributed
@@ -81,8 +80,6 @@ def gather_state(optimizer: Any) -> None:
     ]
     for param, own in owned_state.shown(kept, optimizer.state).items():
         optimizer.state[param].update(own)
-    if isinstance(optimizer, OwnsFactors):
-        optimizer.gather_factors()
 
 
 def settle(optimizer: Any) -> None:
@@ -129,4 +126,5 @@ def _places(optimizer: Any) -> dict[Tensor, Place]:
 
 
 def _kept(optimizer: Any, places: dict[Tensor, Place]) -> list[Kept]:
-    return owned_state.kept(optimizer.param_groups, owned_by(places))
+    kept = owned_state.kept(optimizer.param_groups, owned_by(places))
+    return [*kept, *optimizer.kept_layers()] if isinstance(optimizer, KeepsLayers) else kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.distributed import ProcessGroup
 
+from steepest.distributed.checkpoint import KeepsLayers
 from steepest.distributed.settings import DEFAULT, TRAFFIC, Settings, settings_of
 from steepest.distributed.state import begin
 from steepest.optimizer import RuleOptimizer
@@ -52,6 +53,11 @@ def configure(
         raise ValueError(f"traffic must be one of {allowed}, got {traffic!r}")
     if replicas is not None and not isinstance(replicas, ProcessGroup):
         raise TypeError(f"replicas must be a process group or None, got {replicas!r}")
+    if blocks and isinstance(optimizer, KeepsLayers):
+        raise ValueError(
+            f"blocks must be False for {type(optimizer).__name__}, got True: a block of a weight has no "
+            "covariance of its own inputs and outputs"
+        )
     before = settings_of(optimizer)
     settings = Settings(blocks, traffic, replicas)
     optimizer._sharding = None if settings == DEFAULT else settings

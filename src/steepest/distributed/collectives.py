@@ -161,6 +161,16 @@ def redistributed(tensor: DTensor, like: DTensor) -> DTensor:
     return tensor.redistribute(like.device_mesh, like.placements)
 
 
+def made_whole(tensor: Tensor, label: str) -> Tensor:
+    """Return all of a DTensor on every rank of its mesh; counted as an all-gather of its parts."""
+    assert isinstance(tensor, DTensor)
+    part, ranks = tensor.to_local(), tensor.device_mesh.size()
+    payload = part.numel() * part.element_size()
+    if any(not placement.is_replicate() for placement in tensor.placements):
+        _count("all_gather", label, ranks, payload, payload * (ranks - 1))
+    return tensor.full_tensor()
+
+
 def size_of(group: ProcessGroup) -> int:
     """Return how many ranks a group has."""
     return dist.get_world_size(group)

@@ -1,148 +1,217 @@
-"""K-FAC over replicas: covariances of the whole batch, and each layer's inverses on one rank.
+"""K-FAC on several ranks: covariances of the whole batch, and each layer's factors on one rank.
 
-Every rank has seen its share of the batch. With n_r examples, D_r the sum of d d^T over the output gradients
-d of rank r's loss, and N examples in all, the covariance of one example's output gradient is
-sum_r n_r^2 D_r / N where each rank's loss is a mean over its examples, and sum_r D_r / N where it is a sum:
-DistributedDataParallel averages gradients over ranks, and so the loss is the mean of theirs. Inputs are
-averaged over the rows of all ranks. All of this is one all-reduce, in steps that gather statistics.
+Layers of DTensors lie on the ranks of their mesh, plain ones on those of a group of replicas. A layer's owner
+gets the sums that every rank has gathered and the whole gradient, keeps covariances and bases, and sends
+every rank its part of the direction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from steepest.distributed.agreement import agree
 from steepest.distributed.balance import divide_evenly
-from steepest.distributed.collectives import all_reduce, size_of
-from steepest.distributed.transport import from_owners
+from steepest.distributed.collectives import all_reduce, control_device
+from steepest.distributed.jobs import Direction, Job
+from steepest.distributed.kfac_state import release_factors
+from steepest.distributed.kfac_statistics import sum_statistics
+from steepest.distributed.layout import Layout, layout_of, local, replicated
+from steepest.distributed.owned import run
+from steepest.distributed.places import Place
+from steepest.distributed.shard import Shard
 from steepest.linalg.precision import at_least_float32
-from steepest.preconditioners.kfac.direction import FACTOR_STATE
+from steepest.preconditioners.kfac.direction import LayerStep, started
+from steepest.preconditioners.kfac.factors import squared_length
+from steepest.preconditioners.kfac.hooks import LayerWatch
 from steepest.preconditioners.kfac.layers import Layer
-from steepest.preconditioners.kfac.statistics import Batch
+from steepest.rule import Rule
 
 
-def sum_statistics(
-    layers: Sequence[Layer], group: ProcessGroup, averaged_loss: bool, outputs: bool, new: Collection[Layer]
-) -> None:
-    """Replace what each rank has gathered by what all have; every rank must pass the same layers.
+@dataclass(frozen=True)
+class Placed:
+    """A layer of several ranks, how its parameters lie on them, and which one owns it."""
 
-    ``outputs`` says whether output gradients are gathered. Of ``new`` layers those that no rank has seen
-    are left as if nothing had been gathered, so that they can be told.
+    layer: Layer
+    layouts: tuple[Layout, ...]
+    owner: int
+
+    @property
+    def group(self) -> ProcessGroup:
+        """The ranks."""
+        return self.layouts[0].group
+
+    @property
+    def mine(self) -> bool:
+        """Whether this rank owns it."""
+        return self.owner == self.layouts[0].rank
+
+
+def placed(groups: Iterable[Sequence[Layer]], replicas: ProcessGroup | None) -> dict[Layer, Placed]:
+    """Return the layers that several ranks hold, by layer; group after group, so that early owners stay.
+
+    Costs are the cubes of a matrix's sides and its products with the bases.
+
+    Raises:
+        ValueError: if weight and bias of a layer are on different ranks.
     """
-    parts = [_flat(layer, averaged_loss, outputs) for layer in layers]
-    by_dtype: dict[torch.dtype, list[int]] = {}
-    for i, part in enumerate(parts):
-        by_dtype.setdefault(part.dtype, []).append(i)
-    for places in by_dtype.values():
-        flat = all_reduce(torch.cat([parts[i] for i in places]), (group,), "covariances")
-        for i, total in zip(places, flat.split([parts[i].numel() for i in places]), strict=True):
-            layers[i].pending = _batch(layers[i], total, averaged_loss, outputs, layers[i] in new)
+    found: dict[Layer, Placed] = {}
+    loads: dict[Hashable, Sequence[int]] = {}
+    for layers in groups:
+        lanes: dict[Hashable, list[tuple[Layer, tuple[Layout, ...]]]] = {}
+        for layer in layers:
+            if layouts := layer_layouts(layer, replicas):
+                lanes.setdefault((layouts[0].group, layouts[0].size), []).append((layer, layouts))
+        for lane, members in lanes.items():
+            costs = [_cost(layer) for layer, _ in members]
+            owners, loads[lane] = divide_evenly(costs, members[0][1][0].size, loads.get(lane))
+            for (layer, layouts), owner in zip(members, owners, strict=True):
+                found[layer] = Placed(layer, layouts, owner)
+    return found
 
 
-def _flat(layer: Layer, averaged_loss: bool, outputs: bool) -> Tensor:
-    """Return rows, examples, sum of inputs and of outputs, weighted by the square of examples, in one row."""
-    weight, pending = layer.weight, layer.pending
-    dtype = at_least_float32(weight.dtype)
-    if pending.inputs is None:
-        return torch.zeros(2 + sum(_sizes(layer, outputs)), dtype=dtype, device=weight.device)
-    n = sum(pending.examples.values())
-    rows = torch.as_tensor(pending.rows, dtype=dtype, device=weight.device)
-    sums = [rows.reshape(1), rows.new_full((1,), n), pending.inputs.reshape(-1)]
-    if outputs:
-        assert pending.outputs is not None
-        sums.append(pending.outputs.reshape(-1) * (n * n if averaged_loss else 1))
-    return torch.cat([value.to(dtype) for value in sums])
+def layer_layouts(layer: Layer, replicas: ProcessGroup | None) -> tuple[Layout, ...]:
+    """Return the layout of each parameter of a layer that several ranks hold; none for any other.
+
+    Raises:
+        ValueError: if weight and bias of a layer are on different ranks.
+    """
+    found = [layout_of(p) for p in layer.parameters]
+    if all(layout is None for layout in found) and replicas is not None:
+        return tuple(replicated(p.shape, 0, replicas) for p in layer.parameters)
+    layouts = tuple(layout for layout in found if layout is not None)
+    if len({layout.mesh for layout in layouts}) > 1 or len(layouts) not in (0, len(found)):
+        raise ValueError(
+            f"weight and bias of layer {layer.name!r} form one matrix and must be DTensors of one mesh, or "
+            f"both plain tensors, got {' and '.join(type(p).__name__ for p in layer.parameters)}; "
+            f"skip=[{layer.name!r}] leaves it out"
+        )
+    return layouts
 
 
-def _batch(layer: Layer, total: Tensor, averaged_loss: bool, outputs: bool, new: bool) -> Batch:
-    """Return sums over all ranks as if one had gathered them."""
-    rows, n = total[0], total[1]
-    if new and not rows > 0:
-        return Batch()
-    sides = total[2:].split(_sizes(layer, outputs))
-    inputs = sides[0] if layer.kind.diagonal_input else _square(sides[0])
-    seen = None
-    if outputs:
-        seen = _square(sides[1])
-        if averaged_loss:  # one rank with all examples would have gathered this
-            seen = seen / (n * n)
-    return Batch(inputs, rows, seen, {0: n})  # pyright: ignore[reportArgumentType]
-
-
-def _sizes(layer: Layer, outputs: bool) -> list[int]:
-    """Return how many entries the sums over inputs and over output gradients have."""
+def _cost(layer: Layer) -> int:
     _, m, n = layer.matrix_shape()
-    if layer.kind.diagonal_input:
-        return [m, n * n] if outputs else [m]
-    return [n * n, m * m] if outputs else [n * n]
+    if layer.kind.diagonal_input:  # stored (inputs, outputs), and no basis for inputs
+        return n**3 + m * n * n
+    return m**3 + n**3 + m * n * (m + n)
 
 
-def _square(flat: Tensor) -> Tensor:
-    side = round(flat.numel() ** 0.5)
-    return flat.reshape(side, side)
+def require_same_gradients(layers: Mapping[Layer, Placed]) -> None:
+    """Raise on all ranks if a parameter of these layers has a gradient on some of its ranks only."""
+    entries = [(one.layer.name, p) for one in layers.values() for p in one.layer.parameters]
+    names, params = [name for name, _ in entries], [p for _, p in entries]
+    group = {"params": params, "param_names": names, "nonfinite": "propagate"}
+    agree([group], places_of_layers(layers))
 
 
-def layer_owners(layers: Sequence[Layer], group: ProcessGroup) -> dict[Layer, int]:
-    """Return the rank that inverts each layer's covariances: cubes of their sides, divided evenly."""
-    costs: list[int] = []
-    for layer in layers:
-        _, m, n = layer.matrix_shape()
-        costs.append((0 if layer.kind.diagonal_input else m**3) + n**3 + m * n * (m + n))
-    return dict(zip(layers, divide_evenly(costs, size_of(group))[0], strict=True))
+def require_seen(layers: Sequence[Placed], watch: LayerWatch) -> None:
+    """Raise on all ranks if one of these layers was seen by none of its ranks."""
+    lanes: dict[ProcessGroup, list[Layer]] = {}
+    for one in layers:
+        lanes.setdefault(one.group, []).append(one.layer)
+    for group, members in lanes.items():
+        seen = torch.tensor(
+            [layer.pending.inputs is not None for layer in members],
+            dtype=torch.int32,
+            device=control_device(group, members[0].weight.device.type),
+        )
+        for layer, count in zip(members, all_reduce(seen, (group,), "agreement").tolist(), strict=True):
+            if not count:
+                watch.require(layer)
 
 
-def share_directions(
-    layers: Sequence[Layer],
-    owners: Mapping[Layer, int],
-    own: Mapping[int, Sequence[Tensor]],
-    group: ProcessGroup,
-    traffic: torch.dtype | None,
-) -> list[list[Tensor]]:
-    """Return the directions of all layers' parameters; ``own`` are those found here, by the layer's place."""
-    places = [(i, p) for i, layer in enumerate(layers) for p in layer.parameters]
-    found = from_owners(
-        [(owners[layers[i]], p.shape, at_least_float32(p.dtype)) for i, p in places],
-        dict(enumerate(_in_places(own, layers))),
-        group,
-        "directions from owners",
-        layers[0].weight.device,
-        traffic,
+def directions(
+    work: Sequence[tuple[Placed, LayerStep]], watch: LayerWatch, traffic: torch.dtype | None = None
+) -> dict[int, Tensor]:
+    """Return this rank's parts of the directions by the parameter's id; all ranks pass the same layers.
+
+    The gradients of a step are this rank's parts.
+
+    Raises:
+        RuntimeError: on all ranks, if a layer was seen by none at its first step.
+    """
+    require_seen([one for one, step in work if not started(step.state)], watch)
+    seen = [one for one, _ in work if one.layer.observing]
+    sum_statistics(
+        [(one.layer, one.owner, one.layouts[0]) for one in seen],
+        watch.loss_average is not None,
+        watch.outputs,
     )
-    directions: list[list[Tensor]] = [[] for _ in layers]
-    for (i, _), direction in zip(places, found, strict=True):
-        directions[i].append(direction)
-    return directions
+    for one, step in work:
+        if not one.mine:
+            step.state.setdefault("step", torch.zeros(())).add_(1)
+            release_factors(step.state)
+    found = run([_LayerJob(one, step, watch) for one, step in work], traffic)
+    return {id(shard.param): direction for shard, direction, _ in found if direction is not None}
 
 
-def _in_places(own: Mapping[int, Sequence[Tensor]], layers: Sequence[Layer]) -> list[Tensor]:
-    nothing = torch.empty(0)
-    return [t for i, layer in enumerate(layers) for t in own.get(i, [nothing] * len(layer.parameters))]
+class _LayerJob(Job):
+    """The gradients of a layer go to its owner, which keeps its factors, and directions come back."""
+
+    def __init__(self, one: Placed, step: LayerStep, watch: LayerWatch) -> None:
+        dtype = at_least_float32(one.layer.weight.dtype)
+        entries = enumerate(zip(one.layer.parameters, one.layouts, step.grads, strict=True))
+        self.step, self.watch = step, watch
+        shards = [
+            Shard({}, i, p, layout, Rule(), {}, local(p), grad.to(dtype), {})
+            for i, (p, layout, grad) in entries
+            if grad is not None
+        ]
+        super().__init__(shards, one.owner)
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """Every layer has statistics of its own."""
+        return (id(self),)
+
+    def ask(self) -> list[Tensor]:
+        """Return the gradients."""
+        return [shard.grad for shard in self.shards]
+
+    def solve(self, jobs: Sequence[Any], inputs: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Update the factors and return the directions."""
+        whole = {shard.index: stack[0] for shard, stack in zip(self.shards, inputs, strict=True)}
+        layer = self.step.layer
+        grads = [whole.get(i) for i in range(len(layer.parameters))]
+        found = self.step.directions(grads, self.watch.means(layer))
+        return [[found[shard.index][None] for shard in self.shards]]
+
+    def conclude(self, answers: Sequence[Sequence[Tensor]]) -> Iterator[Direction]:
+        """Return the parts of the directions."""
+        for shard, direction in zip(self.shards, answers[0], strict=True):
+            yield shard, direction, None
 
 
-def share_factors(
-    layers: Sequence[Layer],
-    templates: Sequence[Mapping[str, Tensor]],
-    owners: Mapping[Layer, int],
-    states: Sequence[MutableMapping[str, Tensor]],
-    group: ProcessGroup,
-) -> None:
-    """Give every rank the factors that owners keep; ``templates`` are states on the meta device."""
-    places = [(i, name) for i, own in enumerate(templates) for name in sorted(own) if name != "step"]
-    found = from_owners(
-        [(owners[layers[i]], templates[i][name].shape, templates[i][name].dtype) for i, name in places],
-        {k: states[i][name] for k, (i, name) in enumerate(places) if name in states[i]},
-        group,
-        "state",
-        layers[0].weight.device,
-    )
-    for (i, name), value in zip(places, found, strict=True):
-        states[i][name] = value.clone()
+def total_length(parts: Iterable[tuple[Any, Tensor, Tensor]], layouts: Iterable[Layout | None]) -> Tensor:
+    """Return :func:`squared_length` of whole parameters of which ``parts`` are this rank's."""
+    shares: dict[tuple[ProcessGroup, ...], list[tuple[Any, Tensor, Tensor]]] = {}
+    for part, layout in zip(parts, layouts, strict=True):
+        shares.setdefault(() if layout is None else layout.shard_groups, []).append(part)
+    total = torch.zeros(())
+    for groups, mine in shares.items():
+        share = all_reduce(squared_length(mine), groups, "network")
+        total = total.to(share) + share
+    return total
 
 
-def release_factors(state: MutableMapping[str, Tensor]) -> None:
-    """Drop what a layer's owner alone keeps."""
-    for name in FACTOR_STATE - {"step"}:
-        state.pop(name, None)
+def places_of_layers(layers: Mapping[Layer, Placed]) -> dict[Tensor, Place]:
+    """Return the place of every parameter of these layers, for what ranks agree on before a step."""
+    return {
+        p: Place(Rule(), layout, "owned")
+        for one in layers.values()
+        for p, layout in zip(one.layer.parameters, one.layouts, strict=True)
+    }
+
+
+def layouts_of(layers: Mapping[Layer, Placed]) -> dict[int, Layout]:
+    """Return the layout of every parameter of these layers by its id."""
+    return {
+        id(p): layout
+        for one in layers.values()
+        for p, layout in zip(one.layer.parameters, one.layouts, strict=True)
+    }

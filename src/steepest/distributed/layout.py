@@ -237,3 +237,20 @@ def local(tensor: Tensor) -> Tensor:
         return tensor
     part = tensor.to_local()
     return part.wait() if isinstance(part, AsyncCollectiveTensor) else part
+
+
+def local_gradient(param: Tensor, grad: Tensor, label: str) -> Tensor:
+    """Return this rank's part of a gradient, placed as its parameter is.
+
+    Raises:
+        RuntimeError: for a plain gradient of a DTensor, which ``label`` names.
+    """
+    if not isinstance(param, DTensor):
+        return grad
+    if not isinstance(grad, DTensor):
+        raise RuntimeError(
+            f"{label} is a DTensor with a plain gradient; give it one of the same mesh and placements"
+        )
+    if grad.placements != param.placements:
+        grad = collectives.redistributed(grad, param)
+    return local(grad)

@@ -45,6 +45,14 @@ class Kept:
         """Return names, shapes and dtypes of the state."""
         return template(self.rule, self.param, self.group)
 
+    def complete(self, own: MutableMapping[str, Any]) -> None:
+        """Make the state on its owner, unless it is there."""
+        complete(own, self.rule, self.param, self.group, describe(self.group, self.index))
+
+    def release(self, own: MutableMapping[str, Any]) -> None:
+        """Drop what only the owner keeps."""
+        release(own)
+
 
 @dataclass(frozen=True)
 class _Transfer:
@@ -82,7 +90,7 @@ def shown(params: Sequence[Kept], state: State) -> dict[Tensor, dict[str, Tensor
     for one in params:
         own = state[one.param]
         if one.owner == one.layout.rank:
-            complete(own, one.rule, one.param, one.group, describe(one.group, one.index))
+            one.complete(own)
         for name, like in one.template().items():
             layout = state_layout(one.layout, like.shape)
             route = Route(one.owner, layout.regions, layout.replica_of(one.owner))
@@ -128,7 +136,7 @@ def place(params: Sequence[Kept], state: State) -> None:
         state[one.param][transfer.name] = whole
     for one in params:
         if one.owner != one.layout.rank and one.param in state:
-            release(state[one.param])
+            one.release(state[one.param])
 
 
 def _move(transfers: Sequence[_Transfer]) -> Iterator[tuple[_Transfer, list[tuple[Message, Tensor]]]]:

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from steepest import stepping
 from steepest.distributed import ownership
 from steepest.distributed.agreement import GO_ON, NOT_FINITE_HERE, SKIP, agree
-from steepest.distributed.collectives import redistributed
 from steepest.distributed.fixed import fixed
-from steepest.distributed.layout import local
+from steepest.distributed.layout import local, local_gradient
 from steepest.distributed.moving import advance, move
 from steepest.distributed.places import Place, owned_by, places_of
 from steepest.distributed.reductions import run_together
@@ -44,9 +42,21 @@ def take_step(
         RuntimeError, FloatingPointError: as :func:`steepest.distributed.agreement.agree`, on every rank.
     """
     places = places_of(groups, rules, settings)
+    if screened(groups, places, members):
+        move_members(groups, members, places, rules, state, loss, settings)
+
+
+def move_members(
+    groups: Sequence[dict[str, Any]],
+    members: Sequence[Member],
+    places: Mapping[Tensor, Place],
+    rules: Mapping[int, Rule],
+    state: MutableMapping[Tensor, dict[str, Any]],
+    loss: Any,
+    settings: Settings,
+) -> None:
+    """Move members on which all ranks have agreed; owners follow from all ``groups``."""
     plain = [member for member in members if member.param not in places]
-    if not _screened(groups, places, plain):
-        return
     work = _Work(rules, {})
     summed: dict[object, list[Shard]] = {}
     owned: list[Shard] = []
@@ -99,10 +109,11 @@ def _alike(shard: Shard, place: Place) -> object:
     )
 
 
-def _screened(
-    groups: Sequence[Mapping[str, Any]], places: Mapping[Tensor, Place], plain: Sequence[Member]
+def screened(
+    groups: Sequence[Mapping[str, Any]], places: Mapping[Tensor, Place], members: Sequence[Member]
 ) -> bool:
-    """Return whether the step may go on, as all ranks agree."""
+    """Return whether the step may go on, as all ranks agree; those without a place are looked at here."""
+    plain = [member for member in members if member.param not in places]
     try:
         verdict, error = (GO_ON if passes(plain) else SKIP), None
     except FloatingPointError as raised:
@@ -195,22 +206,8 @@ class _Work:
 
 
 def _gradient(member: Member) -> Tensor:
-    """Return this rank's part of a gradient, placed as its parameter is.
-
-    Raises:
-        RuntimeError: for a plain gradient of a DTensor.
-    """
-    param, grad = member.param, member.grad
-    if not isinstance(param, DTensor):
-        return grad
-    if not isinstance(grad, DTensor):
-        raise RuntimeError(
-            f"{describe(member.group, member.index)} is a DTensor with a plain gradient; give it one of "
-            "the same mesh and placements"
-        )
-    if grad.placements != param.placements:
-        grad = redistributed(grad, param)
-    return local(grad)
+    """Return this rank's part of a gradient, placed as its parameter is."""
+    return local_gradient(member.param, member.grad, describe(member.group, member.index))
 
 
 def _moved(arriving: Iterable[tuple[Shard, Tensor | None, Tensor | None]]) -> list[Move | None]:

@@ -7,14 +7,14 @@ of the other side's rank, then of the list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Size, Tensor
 from torch.distributed import ProcessGroup
 
-from steepest.distributed.collectives import Pending, all_to_all, rank_in, size_of
+from steepest.distributed.collectives import Pending, all_to_all
 
 Region = tuple[tuple[int, ...], tuple[int, ...]]
 """Offset and size, along every dimension, of the block of a tensor that one rank holds."""
@@ -100,32 +100,3 @@ class Route:
         """Return the messages that give every rank its part of the owner's result."""
         parts = [Message(item, self.owner, rank, region) for rank, region in enumerate(self.regions)]
         return [part for part in parts if part.shape.numel()]
-
-
-def from_owners(
-    items: Sequence[tuple[int, Size, torch.dtype]],
-    own: Mapping[int, Tensor],
-    group: ProcessGroup,
-    label: str,
-    device: torch.device,
-    traffic: torch.dtype | None = None,
-) -> list[Tensor]:
-    """Return tensors, told by owner, shape and dtype, on every rank of the group.
-
-    ``own`` holds those of this rank by their place. Equal on all ranks, also where ``traffic`` rounds.
-    """
-    ranks, me = size_of(group), rank_in(group)
-    found: dict[int, Tensor] = {}
-    for dtype in dict.fromkeys(dtype for *_, dtype in items):
-        messages = [
-            Message(i, owner, target, ((0,) * len(shape), tuple(shape)))
-            for i, (owner, shape, kind) in enumerate(items)
-            if kind == dtype
-            for target in range(ranks)
-        ]
-        exchange = Exchange(messages, ranks, me)
-        sent = traffic if traffic is not None and dtype.is_floating_point else dtype
-        buffer = exchange.pack(lambda message: own[message.item], sent, device)
-        received = exchange.start(buffer, group, label).wait()
-        found.update((message.item, content.to(dtype)) for message, content in exchange.unpack(received))
-    return [found[i] for i in range(len(items))]

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from steepest.hypers import validate
-from steepest.preconditioners.kfac.direction import layer_direction, layer_state, observes_next
-from steepest.preconditioners.kfac.factors import ActivationKronecker, kl_factor, squared_length
-from steepest.preconditioners.kfac.hooks import LayerWatch, require_one_process
-from steepest.preconditioners.kfac.layers import Layer
+from steepest.preconditioners.kfac.direction import LayerStep, layer_state, observes_next
+from steepest.preconditioners.kfac.factors import ActivationKronecker
+from steepest.preconditioners.kfac.hooks import LayerWatch
+from steepest.preconditioners.kfac.layers import Layer, is_sharded
+from steepest.preconditioners.kfac.network import clip_factor, local_gradient, precondition
 from steepest.preconditioners.kfac.options import KFAC_CHECKS
 
 
@@ -30,6 +31,10 @@ class KFACPreconditioner:
         damping, factored_damping, stat_decay, kl_clip, precondition_frequency, statistics_frequency,
             statistics, loss_average, skip: as in :class:`steepest.KFAC`; the numbers are plain attributes
             that may be changed between steps.
+        replicas: the process group over which plain weights are replicated and their gradients averaged, as
+            by DistributedDataParallel, for example ``torch.distributed.group.WORLD``: statistics are of all
+            its examples, and each layer is preconditioned by one of its ranks for all. Default None: this
+            process alone. Sharded weights (DTensors) need no group; their ranks are those of their mesh.
 
     Raises:
         ValueError, TypeError: a bad argument, an entry of ``skip`` that names no module, or weights shared
@@ -60,7 +65,9 @@ class KFACPreconditioner:
         statistics: str = "both",
         loss_average: str | None = "batch",
         skip: Iterable[str] = (),
+        replicas: Any = None,
     ) -> None:
+        self.replicas = replicas
         self.damping = damping
         self.factored_damping = factored_damping
         self.stat_decay = stat_decay
@@ -74,6 +81,9 @@ class KFACPreconditioner:
         self._watch.add(self._watch.find({id(p) for p in model.parameters() if p.requires_grad}))
         self.state: dict[str, dict[str, Tensor]] = {}
         """State by name of layer, under the names of :class:`steepest.KFAC`."""
+        for layer in self._watch.layers:
+            if is_sharded(layer.weight):  # whose checkpoints must be complete before the first step
+                self.state[layer.name] = {"step": torch.zeros(())}
 
     def _preconditioner(self, layer: Layer | None) -> ActivationKronecker:
         return ActivationKronecker(
@@ -94,38 +104,86 @@ class KFACPreconditioner:
 
         Raises:
             ValueError: ``kl_clip`` is set and ``lr`` is not given.
-            RuntimeError: a layer has a gradient, but its passes were never seen.
+            RuntimeError: a layer has a gradient, but its passes were never seen, or has one on some ranks
+                only; or there are several processes, and neither ``replicas`` nor sharded weights.
         """
         if self.kl_clip is not None and lr is None:
             raise ValueError("lr=None: kl_clip bounds the step, so that precondition(lr=...) needs its lr")
         validate(self.__dict__, KFAC_CHECKS)
-        moved: list[tuple[Tensor, Tensor]] = []
         try:
-            active = [a for a in self._watch.layers if any(p.grad is not None for p in a.parameters)]
-            require_one_process()
-            for layer in active:
-                if layer.name not in self.state:
-                    self._watch.require(layer)
-            for layer in active:
-                grads = [p.grad for p in layer.parameters]
-                preconditioner = self._preconditioner(layer)
-                state = self.state.setdefault(layer.name, {}) or layer_state(layer, preconditioner)
-                self.state[layer.name] = state
-                hypers = {**preconditioner.hypers(), "statistics": self._watch.means(layer)}
-                directions = layer_direction(layer, grads, state, preconditioner, hypers)
-                moved += [(g, u) for g, u in zip(grads, directions, strict=True) if g is not None]
-            if self.kl_clip is not None:
-                factor = kl_factor(squared_length((lr, u, g) for g, u in moved), self.kl_clip)
-                moved = [(g, u * factor.to(u.dtype)) for g, u in moved]
-            for grad, direction in moved:
-                grad.copy_(direction)
+            self._replace_gradients(lr)
         finally:
             self._watch.forget()
         self._plan()
 
+    def _replace_gradients(self, lr: float | None) -> None:
+        placed = self._placed()
+        if placed:
+            from steepest.distributed.kfac import require_same_gradients
+
+            require_same_gradients(placed)
+        steps = [
+            self._step_of(layer)
+            for layer in self._watch.layers
+            if any(p.grad is not None for p in layer.parameters)
+        ]
+        found = precondition(steps, placed, self._watch)
+        self.state.update((step.layer.name, step.state) for step in steps)
+        factor = None if self.kl_clip is None else clip_factor(found, [lr] * len(found), self.kl_clip)
+        for one in found:
+            one.grad.copy_(
+                one.direction if factor is None else one.direction * factor.to(one.direction.dtype)
+            )
+
+    def _step_of(self, layer: Layer) -> LayerStep:
+        """Return a layer with this rank's parts of its gradients."""
+        preconditioner = self._preconditioner(layer)
+        grads = [
+            None if p.grad is None else local_gradient(p, p.grad, f"a parameter of layer {layer.name!r}")
+            for p in layer.parameters
+        ]
+        state = self.state.get(layer.name, {})
+        return LayerStep(layer, grads, state, preconditioner, preconditioner.hypers())
+
+    def _placed(self) -> Mapping[Layer, Any]:
+        """Return the layers that several ranks hold, with their places."""
+        if self.replicas is None and not any(is_sharded(layer.weight) for layer in self._watch.layers):
+            return {}
+        from steepest.distributed.kfac import placed
+
+        return placed([self._watch.layers], self.replicas)
+
+    def _kept(self) -> list[Any]:
+        """Return the layers whose owner keeps their factors."""
+        placed = self._placed()
+        if not placed:
+            return []
+        from steepest.distributed.kfac_state import KeptLayer
+        from steepest.rule import Rule
+
+        return [
+            KeptLayer(
+                {}, i, layer.weight, Rule(), one.layouts[0], one.owner, layer, self._preconditioner(layer)
+            )
+            for i, (layer, one) in enumerate(placed.items())
+            if "step" in self.state.get(layer.name, {})
+        ]
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of every layer by its name, for ``torch.save``."""
-        return {"state": {name: dict(own) for name, own in self.state.items()}}
+        """Return the state of every layer by its name, for ``torch.save``.
+
+        On several ranks all must call it: factors of sharded weights become DTensors, as
+        ``torch.distributed.checkpoint`` takes them; replicas get those of all owners.
+        """
+        state = {name: dict(own) for name, own in self.state.items()}
+        if kept := self._kept():
+            from steepest.distributed.owned_state import shown
+
+            names = {layer.weight: layer.name for layer in self._watch.layers}
+            by_weight = {weight: state.get(name, {}) for weight, name in names.items()}
+            for weight, own in shown(kept, by_weight).items():
+                state[names[weight]].update(own)
+        return {"state": state}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load what :meth:`state_dict` returned, bit for bit.
@@ -141,11 +199,22 @@ class KFACPreconditioner:
                 raise ValueError(f"the saved state holds layer {name!r}, known are {', '.join(layers)}")
             loaded[name] = restored(layers[name], saved, self._preconditioner(layers[name]))
         self.state = loaded
+        if kept := self._kept():
+            from steepest.distributed.owned_state import place
+
+            place(
+                kept,
+                {layer.weight: loaded[layer.name] for layer in self._watch.layers if layer.name in loaded},
+            )
         self._plan()
 
     def remove_hooks(self) -> None:
         """Take every hook off the model; :meth:`precondition` cannot be used any more."""
         self._watch.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles carry: all but the process group."""
+        return {**self.__dict__, "replicas": None}
 
     def __enter__(self) -> KFACPreconditioner:
         """Return itself; leaving the block removes the hooks."""

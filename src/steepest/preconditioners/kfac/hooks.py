@@ -2,6 +2,9 @@
 
 The input's sum is taken in the forward pass and kept only if a gradient of that call's output arrives. So a
 pass that is never differentiated, a pass under ``no_grad`` and a pass in ``eval`` mode change nothing.
+
+Under tensor parallelism inputs and output gradients are DTensors: they are made whole on every rank of their
+mesh, and so the hooks come before those that turn outputs into plain tensors.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steepest.preconditioners.kfac.layers import Layer, find_layers
+from steepest.preconditioners.kfac.layers import Layer, find_layers, is_sharded
 from steepest.preconditioners.kfac.statistics import second_moment
 
 LOSS_AVERAGES = ("batch", "batch+sequence", None)
@@ -113,7 +116,7 @@ class LayerWatch:
     def _hook(self, layers: Iterable[Layer], whole: bool) -> None:
         for layer in layers:
             for module in layer.modules:
-                handle = module.register_forward_hook(Tap(self._called), with_kwargs=True)
+                handle = module.register_forward_hook(Tap(self._called), with_kwargs=True, prepend=True)
                 self._handles.append(handle)
         if whole:
             self._handles.append(self.model.register_forward_pre_hook(Tap(self._entered)))
@@ -135,7 +138,7 @@ class LayerWatch:
         if self._depth == 0:  # a layer called without its model: every call is a pass of its own
             self._forward += 1
         forward = self._forward
-        x = (args[0] if args else kwargs["input"]).detach()
+        x = _whole((args[0] if args else kwargs["input"]).detach())
         kind, outputs = layer.kind, self.outputs
         examples = kind.examples(module, x, self.loss_average == "batch+sequence")
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
@@ -145,7 +148,7 @@ class LayerWatch:
             total = None
             if outputs:
                 with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
-                    rows = kind.output_rows(module, grad.detach())
+                    rows = kind.output_rows(module, _whole(grad.detach()))
                     if inputs.used is not None:
                         rows = rows * inputs.used[:, None]
                     total = second_moment(rows)
@@ -171,14 +174,24 @@ class LayerWatch:
             self._remove.detach()
 
 
+def _whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor; a collective for DTensors."""
+    if not is_sharded(tensor):
+        return tensor
+    from steepest.distributed.collectives import made_whole
+
+    return made_whole(tensor, "activations")
+
+
 def require_one_process() -> None:
     """Raise if the default process group has several members."""
     there = torch.distributed.is_available() and torch.distributed.is_initialized()
     if there and (count := torch.distributed.get_world_size()) > 1:
         raise RuntimeError(
-            "covariances are averaged over processes by steepest.KFAC after "
-            "steepest.distributed.split_work(optimizer), and not otherwise: weights would differ between the "
-            f"{count} of the default group"
+            f"the default group has {count} processes, and nothing says which of them hold copies of plain "
+            "weights, so that covariances would differ between them: call steepest.distributed."
+            "split_work(optimizer), or give KFACPreconditioner replicas=group; layers of sharded weights "
+            "(DTensors) need neither"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -16,7 +17,8 @@ from steepest.preconditioners.kfac.statistics import Batch
 class Layer:
     """One matrix [W b] and the modules that use it: several if they share both weight and bias.
 
-    Parameters are read from the modules whenever they are needed, so that they may be replaced.
+    Parameters are read from the modules whenever they are needed, so that they may be replaced. Not so
+    DTensors: ``fully_shard`` has other tensors stand in their place during the passes.
     """
 
     def __init__(self, name: str, modules: list[Any], kind: Kind, joined: bool) -> None:
@@ -27,21 +29,22 @@ class Layer:
         """Whether the bias is a column of the matrix."""
         self.observing = True
         self.pending = Batch()
+        self._sharded: list[Tensor] | None = None
+        if any(map(is_sharded, self.parameters)):
+            self._sharded = self.parameters
 
     @property
     def weight(self) -> Tensor:
         """The weight as it is now."""
-        return self.modules[0].weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The bias, if it is part of the matrix."""
-        return self.modules[0].bias if self.joined else None
+        return self.parameters[0]
 
     @property
     def parameters(self) -> list[Tensor]:
         """Weight, and bias if it is part of the matrix."""
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
+        if self._sharded is not None:
+            return self._sharded
+        first = self.modules[0]
+        return [first.weight, first.bias] if self.joined else [first.weight]
 
     def join(self, parts: list[Tensor]) -> Tensor:
         """Return tensors shaped as :attr:`parameters` as one matrix (1, m, n)."""
@@ -56,11 +59,17 @@ class Layer:
 
     def matrix_shape(self) -> tuple[int, int, int]:
         """Return the shape of the joined matrix, (1, m, n)."""
-        return (1, self.weight.shape[0], self.weight[0].numel() + self.joined)
+        return (1, self.weight.shape[0], self.weight.shape[1:].numel() + self.joined)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what was gathered for the coming step, as copies leave out gradients."""
         return {**self.__dict__, "pending": Batch()}
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Return whether a tensor is a DTensor, without importing what defines them."""
+    tensors = sys.modules.get("torch.distributed.tensor")
+    return tensors is not None and isinstance(tensor, tensors.DTensor)
 
 
 def find_layers(

@@ -33,7 +33,7 @@ class Batch:
     inputs: Tensor | None = None
     rows: Tensor | int = 0
     outputs: Tensor | None = None
-    examples: dict[int, int] = field(default_factory=dict)
+    examples: dict[int, int | Tensor] = field(default_factory=dict)
     """Examples by forward pass: several calls in one pass see the same ones."""
 
     def add(self, inputs: Tensor, rows: Tensor | int, outputs: Tensor | None, forward: int, n: int) -> None:
@@ -56,5 +56,5 @@ class Batch:
         n = sum(self.examples.values())
         outputs = self.outputs
         if outputs is not None:
-            outputs = (outputs * n if averaged_loss else outputs / max(n, 1))[None]
+            outputs = (outputs * n if averaged_loss else outputs / n)[None]
         return outputs, (self.inputs / self.rows)[None]
