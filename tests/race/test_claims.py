@@ -177,3 +177,18 @@ def test_claims_that_cannot_be_read_are_left_out():
 def test_an_unknown_relation_is_named():
     with pytest.raises(ValueError, match=r"relation must be .* got 'faster'"):
         verdict_of("faster", 0.0, 1.0)
+
+
+def test_deviations_count_up_to_one():
+    def deviating(name: str, values: list[float]) -> list[RunRecord]:
+        return [_with(r, metrics={"deviation": v}) for r, v in zip(finals(name, A), values, strict=True)]
+
+    records = [*deviating("X", [1e-12, 2e-12, 3e-12]), *deviating("Y", [1e3, 5.0, 1e9])]
+    (wild, still) = judged(
+        records,
+        claim("X", "better", "Y", metric="deviation", margin=1e-6),
+        claim("X", "equal", 0.0, metric="deviation", margin=1e-6),
+    )
+    assert (wild.verdict, still.verdict) == (HOLDS, HOLDS)
+    assert wild.advantage is not None
+    assert wild.advantage.mean == pytest.approx(1.0)

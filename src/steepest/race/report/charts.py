@@ -130,10 +130,11 @@ def sweeps(task: TaskSummary, looks: Looks) -> list[Markup]:
         return []
     x = spanning([p.lr for o in swept for p in o.sweep], 34.0, 250.0, log=True)
     best = min(losses, default=1.0)
-    # What is far worse than the best needs no resolution: cut the axis there.
-    cap = 40 * best if best > 0 else math.inf
+    # What is far worse than everyone's best needs no resolution, nor what is far below: cut the axis there.
+    minima = [min(own) for o in swept if (own := [p.loss for p in o.sweep if p.loss is not None])]
+    low, high = (median(minima) / 1000, 40 * max(minima)) if best > 0 and minima else (-math.inf, math.inf)
     log = bool(losses) and best > 0 and max(losses) / best > 2.5
-    y = spanning([min(v, cap) for v in losses], 140.0, 44.0, log=log)
+    y = spanning([min(max(v, low), high) for v in losses], 140.0, 44.0, log=log)
     return [_sweep(o, swept, looks, x, y, task.name) for o in swept]
 
 

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from steepest.race.report.markup import Markup, join, tag
 from steepest.race.report.svg import Axis, figure, frame, label, marker, path, short, spanning, tick_text
 from steepest.race.report.tables import Looks, name_cell, table
-from steepest.race.statistics import OptimizerSummary, TaskSummary, format_number
+from steepest.race.statistics import DEVIATION, OptimizerSummary, TaskSummary, format_lr, format_number
 
-METRIC = "deviation"
 SMALLEST = 1e-16  # where a deviation of zero is drawn: below what double precision resolves
 
 
 def measures(task: TaskSummary) -> bool:
     """Whether the task trains each run a second time in other coordinates."""
-    return any(o.values.get(METRIC) for o in task.optimizers)
+    return any(o.values.get(DEVIATION) for o in task.optimizers)
 
 
 def deviations(task: TaskSummary, style: Looks) -> Markup:
@@ -28,8 +27,8 @@ def deviations(task: TaskSummary, style: Looks) -> Markup:
         tag(
             "tr",
             name_cell(o.name, style),
-            *(tag("td", format_number(value, 2), class_="num") for value in _spread(o)),
-            tag("td", len(o.values.get(METRIC, {})), class_="num"),
+            *(tag("td", _short(value), class_="num") for value in _spread(o)),
+            tag("td", len(o.values.get(DEVIATION, {})), class_="num"),
         )
         for o in known
     ]
@@ -97,7 +96,7 @@ def across(tasks: Sequence[TaskSummary], style: Looks) -> Markup:
     rows: list[Markup] = []
     for name in names:
         found = [next((o for o in task.optimizers if o.name == name), None) for task in measuring]
-        cells = (tag("td", format_number(_spread(o)[0], 2) if o else "not run", class_="num") for o in found)
+        cells = (tag("td", _short(_spread(o)[0]) if o else "not run", class_="num") for o in found)
         rows.append(tag("tr", name_cell(name, style), *cells))
     note = (
         "Largest relative difference of the training losses in two coordinate systems, median over seeds. "
@@ -112,8 +111,15 @@ def across(tasks: Sequence[TaskSummary], style: Looks) -> Markup:
     )
 
 
+def _short(value: float | None) -> str:
+    """Two digits, with an exponent where a plain number would be long."""
+    if value is None or 1e-3 <= value < 1e3:
+        return format_number(value, 2)
+    return format_lr(float(f"{value:.1e}"))
+
+
 def _spread(o: OptimizerSummary) -> tuple[float | None, float | None, float | None]:
-    values = sorted(o.values.get(METRIC, {}).values())
+    values = sorted(o.values.get(DEVIATION, {}).values())
     if not values:
         return None, None, None
     return values[(len(values) - 1) // 2], values[0], values[-1]
@@ -128,7 +134,7 @@ def _sorted(task: TaskSummary) -> list[OptimizerSummary]:
 
 
 def _picture(optimizers: Sequence[OptimizerSummary], style: Looks, name: str) -> Markup:
-    values = [max(v, SMALLEST) for o in optimizers for v in o.values.get(METRIC, {}).values()]
+    values = [max(v, SMALLEST) for o in optimizers for v in o.values.get(DEVIATION, {}).values()]
     row, bottom = 22.0, 22.0 * len(optimizers)
     axis = spanning([*values, 1.0], 146.0, 446.0, log=True)
     parts: list[Markup] = []
@@ -140,7 +146,7 @@ def _picture(optimizers: Sequence[OptimizerSummary], style: Looks, name: str) ->
         middle, look = (i + 0.5) * row, style[o.name]
         parts.append(marker(look, 8, middle))
         parts.append(tag("g", tag("title", o.name), label(short(o.name, 17), 18, middle, kind="name")))
-        found = sorted(max(v, SMALLEST) for v in o.values.get(METRIC, {}).values())
+        found = sorted(max(v, SMALLEST) for v in o.values.get(DEVIATION, {}).values())
         if not found:
             parts.append(label("no result", 146, middle, kind="tick"))
             continue

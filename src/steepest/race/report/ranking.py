@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from steepest.race.report import charts
-from steepest.race.report.deviations import METRIC
 from steepest.race.report.markup import Markup, join, tag, text
 from steepest.race.report.settings import plain
 from steepest.race.report.svg import tick_text
@@ -13,6 +12,7 @@ from steepest.race.report.words import (
     metric_name,
 )
 from steepest.race.statistics import (
+    DEVIATION,
     NO_DIFFERENCE,
     OptimizerSummary,
     Summary,
@@ -25,7 +25,7 @@ from steepest.race.statistics import (
 
 def ranking(task: TaskSummary, style: Looks, summary: Summary) -> Markup:
     """The optimizers of a task, best first."""
-    keys = list(dict.fromkeys(key for o in task.optimizers for key in o.metrics if key != METRIC))
+    keys = list(dict.fromkeys(key for o in task.optimizers for key in o.metrics if key != DEVIATION))
     keys.sort(key=lambda key: key != task.headline)
     axis = charts.final_axis(task, 8.0, 172.0)
     has_reference = any(o.name == summary.reference for o in task.optimizers)

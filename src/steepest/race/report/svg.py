@@ -71,9 +71,9 @@ def spanning(values: Sequence[float], start: float, end: float, *, log: bool | N
 
 def tick_text(value: float) -> str:
     """Format a tick: 2000 as 2k, 0.05 as 0.05, 1e-05 as 1e-5."""
-    if abs(value) >= 1000 and value % 100 == 0:
+    if 1000 <= abs(value) < 1e6 and value % 100 == 0:
         return f"{value / 1000:g}k"
-    return format_lr(value) if abs(value) > 1e-12 else "0"
+    return format_lr(value)
 
 
 def marker(look: Look, x: float, y: float, size: float = 3.2, *, hollow: bool = False) -> Markup:

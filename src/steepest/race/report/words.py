@@ -39,7 +39,13 @@ def column(values: Sequence[Estimate | None], *, percent: bool = False) -> list[
     places = sorted(p for value in values if (p := decimals(value)) is not None)
     common = places[(len(places) - 1) // 2] if places else None
     unit = " %" if percent else ""
-    return ["–" if value is None else format_estimate(value, common) + unit for value in values]
+
+    def places_of(value: Estimate) -> int | None:
+        """The common number, or the value's own if too little would be left of it."""
+        small = common is not None and abs(value.mean) < 10 ** (1 - common)
+        return decimals(value) if small else common
+
+    return ["–" if v is None else format_estimate(v, places_of(v)) + unit for v in values]
 
 
 def _percentage(value: Estimate) -> Estimate:
@@ -211,9 +217,9 @@ def definitions(summary: Summary) -> list[tuple[str, str]]:
             "to which results count as equal. “Better” holds if low > m and does not hold if high < m; “no "
             "worse” holds if low ≥ −m and does not hold if high < −m; “equal” holds if the interval lies "
             "within ±m and does not hold if it lies wholly outside; anything else is undecided. One seed "
-            "decides nothing. An optimizer that diverged throughout loses to one that finished everything; "
-            "one that diverged on some seeds gets no verdict in its favour. Each claim is judged by itself, "
-            "without correction for their number.",
+            "decides nothing. Deviations between coordinates count up to 1. An optimizer that diverged "
+            "throughout loses to one that finished everything; one that diverged on some seeds gets no "
+            "verdict in its favour. Each claim is judged by itself, without correction for their number.",
         ),
         (
             "Performance profile",

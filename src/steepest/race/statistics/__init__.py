@@ -43,7 +43,7 @@ Performance profile
     (`steepest.race.statistics.profile`).
 """
 
-from steepest.race.statistics.claims import HOLDS, REFUTED, UNDECIDED, judge, verdict_of
+from steepest.race.statistics.claims import DEVIATION, HOLDS, REFUTED, UNDECIDED, judge, verdict_of
 from steepest.race.statistics.comparison import Comparison, ComparisonRow, compare_folders, compare_optimizers
 from steepest.race.statistics.curves import first_crossing, mean_curve
 from steepest.race.statistics.events import Event
@@ -84,6 +84,7 @@ from steepest.race.statistics.tuning import tunability
 __all__ = [
     "A_BETTER",
     "B_BETTER",
+    "DEVIATION",
     "HOLDS",
     "NO_DIFFERENCE",
     "REFUTED",

@@ -21,6 +21,9 @@ equal      -m <= low, high <= m    low > m or high < -m           otherwise
 no interval and nothing is decided. The claims were fixed before the race, so each is judged by itself,
 without a correction for their number: a decided verdict is wrong by chance in at most one of twenty cases.
 
+Deviations between coordinates count up to 1, where two paths differ by as much as the loss itself: beyond
+that they say nothing more, and their spread over powers of ten would widen every interval.
+
 A run that diverged is a result. If one side diverged in all final runs (or at every learning rate tried) and
 the other side finished all of its own, the side that finished is better, whatever the margin. If a side
 diverged on some seeds that the other finished, no verdict in its favour is given.
@@ -28,6 +31,7 @@ diverged on some seeds that the other finished, no verdict in its favour is give
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 HOLDS = "holds"
 REFUTED = "does not hold"
 UNDECIDED = "undecided"
+DEVIATION = "deviation"
+WHOLLY_DIFFERENT = 1.0
 
 
 def verdict_of(relation: str, low: float, high: float, margin: float = 0.0) -> str:
@@ -86,8 +92,8 @@ def judge(claim: Claim, optimizers: Sequence[OptimizerSummary]) -> ClaimResult:
     if left is None or missing:
         return _unmeasured(claim, f"{' and '.join(missing)} not run")
     by_divergence = _divergence(claim.relation, left, right)
-    xs = left.values.get(claim.metric, {})
-    ys = right.values.get(claim.metric, {}) if right else {s: float(claim.right) for s in xs}
+    xs = _values(left, claim.metric)
+    ys = _values(right, claim.metric) if right else dict.fromkeys(xs, float(claim.right))
     seeds = tuple(sorted(xs.keys() & ys.keys()))
     if by_divergence is not None:
         verdict, reason = by_divergence
@@ -108,6 +114,11 @@ def judge(claim: Claim, optimizers: Sequence[OptimizerSummary]) -> ClaimResult:
         if side and lost and verdict == (HOLDS if claim.relation == "equal" else favoured):
             verdict, reason = UNDECIDED, f"{side.name} also diverged on {lost} of its seeds"
     return ClaimResult(claim, *sides, advantage, seeds, verdict, reason)
+
+
+def _values(o: OptimizerSummary, metric: str) -> dict[int, float]:
+    limit = WHOLLY_DIFFERENT if metric == DEVIATION else math.inf
+    return {seed: min(value, limit) for seed, value in o.values.get(metric, {}).items()}
 
 
 def _divergence(
