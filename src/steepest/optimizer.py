@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from steepest import checkpoint, pieces, stepping
@@ -170,6 +171,11 @@ class RuleOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._move(loss)
+        return loss
+
+    @_disable_dynamo  # a step is fused already, and tracing one would take minutes to gain nothing
+    def _move(self, loss: Any) -> None:
         members = list(self._members())
         rules = self._rules()
         if loss is None and any(rule.step.needs_loss for rule in rules.values()):
@@ -185,7 +191,6 @@ class RuleOptimizer(Optimizer):
             take_step(self.param_groups, members, rules, self.state, loss, settings_of(self))
         elif passes(members):
             stepping.take_step(members, rules, self.state, loss)
-        return loss
 
     def _distributed(self, params: Iterable[torch.Tensor]) -> bool:
         """Return whether other ranks have a part in these parameters, without importing what finds out."""
