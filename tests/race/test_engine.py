@@ -300,7 +300,7 @@ def test_a_hopeless_run_of_a_search_is_stopped_and_loses_but_a_final_run_is_not(
     assert stopped.status == "stopped"
     assert stopped.final_loss == math.inf
     assert stopped.error is not None
-    assert stopped.error.startswith("stopped at step 8: the validation loss was never below")
+    assert stopped.error.startswith("at step 8, no validation loss since step 4 was below")
     assert len(stopped.train_curve) == 8
     assert whole.status == "ok"
     assert stopped.key != whole.key

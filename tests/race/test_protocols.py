@@ -64,6 +64,7 @@ def test_a_papers_race_sweeps_whom_it_swept_and_runs_the_others_at_their_rate(tm
     assert len(done) == len(runs) - 1  # the sweep's run on the first seed is a final run too
     for record in race.relevant():
         assert (record.protocol, record.steps, record.settings["batch_size"]) == ("paper", 5, 4)
+        assert (record.settings["paper"], record.settings["paper_steps"]) == ("Toys, table 1", 5)
         assert (record.engine["schedule"], record.engine["warmup"]) == ("constant", 0.0)
     assert {r.aux_lr for r in race.relevant() if r.optimizer == "Muon"} == {1e-2}
     assert {r.kwargs["momentum"] for r in race.relevant() if r.optimizer == "ANDI"} == {0.8}

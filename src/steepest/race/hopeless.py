@@ -26,6 +26,6 @@ def why_hopeless(val_curve: Sequence[tuple[int, float]], steps: int) -> str | No
     if any(loss < before for _, loss in seen):
         return None
     return (
-        f"stopped at step {seen[-1][0]}: the validation loss was never below {before:.4g}, "
-        f"its value before training, since step {seen[0][0]}"
+        f"at step {seen[-1][0]}, no validation loss since step {seen[0][0]} was below {before:.4g}, "
+        "that before training"
     )

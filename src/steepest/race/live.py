@@ -173,7 +173,7 @@ def _counts(lanes: list[Lane]) -> tuple[int, int]:
 
 
 def _what(record: RunRecord) -> str:
-    kind = "sweep" if record.phase == "sweep" else f"seed {record.seed}"
+    kind = {"sweep": "sweep", "tune": "trial"}.get(record.phase, f"seed {record.seed}")
     if record.status != "ok" or not math.isfinite(record.final_loss):
         return f"{kind} {record.status}" + (f": {record.error}" if record.error else "")
     return f"{kind} loss {format_number(record.final_loss, 4)}, {record.seconds:.1f} s"

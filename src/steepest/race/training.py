@@ -86,6 +86,7 @@ def record_of(spec: RunSpec, status: str, **outcome: Any) -> RunRecord:
 
 
 def _settings(spec: RunSpec, task: Task) -> dict[str, Any]:
+    published = {"paper": task.paper.source, "paper_steps": task.paper.steps} if task.paper else {}
     return {
         "description": task.description,
         "task": spec.task,
@@ -94,6 +95,7 @@ def _settings(spec: RunSpec, task: Task) -> dict[str, Any]:
         "claims": [claim.to_dict() for claim in task.claims],
         "batch_size": spec.batch_size,
         "schedule": describe_schedule(str(spec.engine.schedule), float(spec.engine.warmup or 0)),
+        **(published if spec.protocol == "paper" else {}),
         **task.settings,
     }
 
