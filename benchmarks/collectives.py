@@ -3,7 +3,8 @@
     python benchmarks/collectives.py --ranks 2 4 --write docs/sharding.md
 
 The parameters are the matrices of the set gpt (29.4M), in shards of rows as ``fully_shard`` makes them. For
-rank counts that were not run the formulas are given as a model.
+rank counts that were not run the formulas are given as a model. Besides: how evenly the work of matrix rules
+is divided, computed from their costs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 import steepest
 from steepest.distributed import configure, counting
-from steepest.distributed.balance import cost, divide_evenly
+from steepest.distributed.balance import cost, divide_evenly, imbalance
 
 MODEL = (8, 32, 128, 1024)
 BEGIN, END = "<!-- measured: collectives -->", "<!-- end: collectives -->"
@@ -130,6 +131,36 @@ def table(results: dict[int, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def balance() -> str:
+    """Return as Markdown the largest owner's cost over the mean, and what no division can be below."""
+    hidden = [shape for shape in SHAPES if max(shape) < 8192]
+    head = f"all {len(SHAPES)}, with {'x'.join(map(str, max(SHAPES)))}"
+    lines = [
+        "Cost of the largest owner over the mean, on 4 ranks; in brackets what no division can be below, "
+        "since one matrix has one owner: the most expensive matrix over the mean.",
+        "",
+        f"| method | the {len(hidden)} hidden matrices | {head} |",
+        "|---|---|---|",
+    ]
+    methods: dict[str, Callable[[Any], Any]] = {
+        "Muon, MuAdam": lambda p: steepest.Muon(p),
+        "Shampoo": lambda p: steepest.Shampoo(p, lr=1e-3),
+        "SOAP": lambda p: steepest.SOAP(p, lr=1e-3),
+        "SOAP, max_precondition_dim=4096": lambda p: steepest.SOAP(p, lr=1e-3, max_precondition_dim=4096),
+        "KL-Shampoo, KL-SOAP, SPlus": lambda p: steepest.KLShampoo(p, lr=1e-3),
+    }
+    for name, make in methods.items():
+        cells: list[str] = []
+        for shapes in (hidden, SHAPES):
+            optimizer = make([torch.nn.Parameter(torch.empty(shape, device="meta")) for shape in shapes])
+            rule = optimizer.recipe(optimizer.param_groups[0])
+            costs = [cost(rule.for_shape(torch.Size(shape)), (1, *shape)) for shape in shapes]
+            bound = max(1.0, 4 * max(costs) / sum(costs))
+            cells.append(f"{imbalance(divide_evenly(costs, 4)[1]):.2f} ({bound:.2f})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, print, and write the page on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -140,7 +171,7 @@ def main() -> None:
     if options.worker:
         worker()
         return
-    text = table({ranks: measure(ranks) for ranks in options.ranks})
+    text = table({ranks: measure(ranks) for ranks in options.ranks}) + "\n\n" + balance()
     print(text)
     if options.write:
         page = options.write.read_text(encoding="utf-8")

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import Parameter
 
 import steepest
 from steepest.distributed.balance import cost, divide_evenly, imbalance, waves
+from steepest.distributed.kfac import layer_cost
+from steepest.preconditioners.kfac.layers import find_layers
 from steepest.rule import Rule
 
 BLOCK = [(1536, 512), (512, 512), (2048, 512), (512, 2048)]
@@ -13,9 +16,9 @@ GPT_29M = BLOCK * 8
 """Matrices of the 29M-parameter GPT but its embedding, which usually is trained by AdamW."""
 
 
-def costs(cls, shapes):
+def costs(cls, shapes, **options):
     params = [Parameter(torch.empty(shape, device="meta")) for shape in shapes]
-    optimizer = cls(params, lr=0.1)
+    optimizer = cls(params, lr=0.1, **options)
     rule = optimizer.recipe(optimizer.param_groups[0])
     return [cost(rule.for_shape(p.shape), (1, p.shape[0], p.shape[1])) for p in params]
 
@@ -33,6 +36,24 @@ def test_gpt_is_balanced(cls, ranks):
 def test_gpt_with_its_embedding_is_balanced_for_muon(ranks):
     _, loads = divide_evenly(costs(steepest.Muon, [(8192, 512), *GPT_29M]), ranks)
     assert imbalance(loads) <= 1.3
+
+
+def test_one_matrix_above_the_share_of_a_rank_is_the_bound():
+    """SOAP's factor of the embedding's long side alone is more than a quarter of the work, if it is kept."""
+    items = costs(steepest.SOAP, [(8192, 512), *GPT_29M])
+    _, loads = divide_evenly(items, 4)
+    assert max(loads) == max(items) > 1.3 * sum(items) / 4
+    items = costs(steepest.SOAP, [(8192, 512), *GPT_29M], max_precondition_dim=4096)
+    assert imbalance(divide_evenly(items, 4)[1]) <= 1.3
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_layers_of_gpt_are_balanced_for_kfac(ranks):
+    model = nn.ModuleList(nn.Linear(n, m, device="meta") for m, n in GPT_29M)
+    model.append(nn.Embedding(8192, 512, device="meta"))
+    layers = find_layers(model, {id(p) for p in model.parameters()})
+    assert len(layers) == len(GPT_29M) + 1
+    assert imbalance(divide_evenly([layer_cost(layer) for layer in layers], ranks)[1]) <= 1.3
 
 
 def test_matrices_of_equal_cost_are_spread():

@@ -55,8 +55,6 @@ class Placed:
 def placed(groups: Iterable[Sequence[Layer]], replicas: ProcessGroup | None) -> dict[Layer, Placed]:
     """Return the layers that several ranks hold, by layer; group after group, so that early owners stay.
 
-    Costs are the cubes of a matrix's sides and its products with the bases.
-
     Raises:
         ValueError: if weight and bias of a layer are on different ranks.
     """
@@ -68,7 +66,7 @@ def placed(groups: Iterable[Sequence[Layer]], replicas: ProcessGroup | None) -> 
             if layouts := layer_layouts(layer, replicas):
                 lanes.setdefault((layouts[0].group, layouts[0].size), []).append((layer, layouts))
         for lane, members in lanes.items():
-            costs = [_cost(layer) for layer, _ in members]
+            costs = [layer_cost(layer) for layer, _ in members]
             owners, loads[lane] = divide_evenly(costs, members[0][1][0].size, loads.get(lane))
             for (layer, layouts), owner in zip(members, owners, strict=True):
                 found[layer] = Placed(layer, layouts, owner)
@@ -94,7 +92,8 @@ def layer_layouts(layer: Layer, replicas: ProcessGroup | None) -> tuple[Layout, 
     return layouts
 
 
-def _cost(layer: Layer) -> int:
+def layer_cost(layer: Layer) -> int:
+    """Return about how many multiply-adds a step of a layer takes: cubes of sides, products with bases."""
     _, m, n = layer.matrix_shape()
     if layer.kind.diagonal_input:  # stored (inputs, outputs), and no basis for inputs
         return n**3 + m * n * n
