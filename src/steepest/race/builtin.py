@@ -14,6 +14,7 @@ BUILTIN = {
     "invariance": "steepest.race.tasks.invariance:task",
     "sst2": "steepest.race.tasks.sst2:task",
     "cola": "steepest.race.tasks.cola:task",
+    "llm": "steepest.race.tasks.llm:task",
 }
 
 # Raced when no task is named: they need no data but what comes with the race's dependencies.

@@ -18,8 +18,8 @@ SIZES = {
         max_length=32,
         train=8192,
         validation=128,
-        target=0.62,
-        step_ms=200.0,
+        target=0.6,
+        step_ms=190.0,
     ),
     "full": Size(
         layers=None,

@@ -14,12 +14,12 @@ SIZES = {
     "cpu": Size(
         layers=2,
         train_embeddings=False,
-        steps=80,
+        steps=64,
         max_length=32,
         train=8192,
         validation=128,
-        target=0.5,
-        step_ms=200.0,
+        target=0.52,
+        step_ms=250.0,
     ),
     "full": Size(
         layers=None,
@@ -38,7 +38,7 @@ def task(preset: str = "cpu", *, model: str = OFFLINE, lora_rank: int = 0, layer
     """Return the task at a preset.
 
     Args:
-        preset: "cpu": two layers of the model, its table of tokens frozen, 80 steps of 16 sentences; "full":
+        preset: "cpu": two layers of the model, its table of tokens frozen, 64 steps of 16 sentences; "full":
             the whole model and three passes over the data.
         model: the offline model, a folder, or a name of the Hugging Face hub.
         lora_rank: 0 trains all weights, more trains adapters of that rank on every linear layer. Default 0.
