@@ -48,7 +48,7 @@ def deviations(task: TaskSummary, style: Looks) -> Markup:
                 "div",
                 tag("figure", _picture(known, style, task.name)),
                 table(head, rows, numeric=range(1, 5)),
-                class_="pair",
+                class_="pair tables",
             ),
             _twins(known, style, task.name),
         ]

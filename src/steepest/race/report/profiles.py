@@ -47,7 +47,7 @@ def profiles(leagues: Sequence[tuple[str, Sequence[TaskSummary]]], style: Looks,
         "section",
         tag("h2", "Performance profile"),
         tag("p", note, class_="note"),
-        tag("div", *blocks, class_="pair"),
+        tag("div", *blocks, class_="pair tables"),
         id="profile",
     )
 
@@ -71,7 +71,7 @@ def _count(profile: Profile, tau: float) -> int:
 
 
 def _factor(tau: float) -> str:
-    return "best" if tau == 1 else "reached" if math.isinf(tau) else f"≤ {format_number(tau, 3)}×"
+    return "best" if tau == 1 else "reached" if math.isinf(tau) else f"≤\u00a0{format_number(tau, 3)}×"
 
 
 def _picture(title: str, found: Sequence[Profile], style: Looks) -> Markup:

@@ -133,6 +133,9 @@ th,td{padding:3pt 6pt 3pt 0}
 .matrix td{min-width:0}
 h2{margin-top:18pt;break-after:avoid}
 h3,.note{break-after:avoid}
+.note{break-inside:avoid}
+.pair.tables{grid-template-columns:1fr}
+.pair.tables svg.chart{max-width:110mm}
 tr,figure{break-inside:avoid}
 details::details-content{content-visibility:visible;height:auto}
 .headline{font-size:16pt}

@@ -53,7 +53,7 @@ def _percentage(value: Estimate) -> Estimate:
     return Estimate(100 * value.mean, low, high, value.n)
 
 
-MANY = 4
+MANY = 3
 
 
 def headline(summary: Summary, tasks: Sequence[TaskSummary] | None = None) -> str:
