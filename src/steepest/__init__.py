@@ -76,12 +76,14 @@ _LATER = {
 """Names that most processes never use, and where they are imported from when one does."""
 
 
-def __getattr__(name: str) -> typing.Any:
-    """Import a name of ``_LATER`` when it is first asked for."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(importlib.import_module(_LATER[name]), name)
-    return value
+if not typing.TYPE_CHECKING:  # or type checkers would take any misspelt name for one that comes later
+
+    def __getattr__(name: str) -> typing.Any:
+        """Import a name of ``_LATER`` when it is first asked for."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(importlib.import_module(_LATER[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:
