@@ -6,6 +6,7 @@
 - ``hooks``: gathering, and leaving no trace
 - ``factors``: covariances, eigenbases, damping
 - ``direction``: one layer's gradients to its directions
+- ``network``: all layers of a step, on this process or several
 - ``front``: in front of another optimizer
 """
 
