@@ -187,3 +187,7 @@ def test_pages_have_names_of_their_own():
     names = page_names(summary)
     assert list(names.values()) == ["a-b.html", "a-b-2.html", "task.html", "task-2.html", "index-2.html"]
     assert picture_name(summary, summary.tasks[1]) == "a-b-2.png"
+
+
+def test_nothing_is_lost_in_cleaning():
+    assert "\N{REPLACEMENT CHARACTER}" not in prose([*both_protocols(), *race("invariance")])

@@ -70,8 +70,9 @@ def _count(profile: Profile, tau: float) -> int:
     return sum(ratio <= tau for ratio in profile.ratios)
 
 
-def _factor(tau: float) -> str:
-    return "best" if tau == 1 else "reached" if math.isinf(tau) else f"≤\u00a0{format_number(tau, 3)}×"
+def _factor(tau: float) -> Markup:
+    words = "best" if tau == 1 else "reached" if math.isinf(tau) else f"≤ {format_number(tau, 3)}×"
+    return tag("span", words, class_="keep")
 
 
 def _picture(title: str, found: Sequence[Profile], style: Looks) -> Markup:
