@@ -135,7 +135,7 @@ def test_a_plain_loop_gives_the_same_losses(data, name) -> None:
 def test_it_learns_real_data(real_data, name, lr) -> None:
     record = run(name, steps=30, lr=lr)
     assert record.status == "ok", record.error
-    assert record.final_loss < 0.7 * record.val_curve[0][1]
+    assert record.final_loss < 0.8 * record.val_curve[0][1]
 
 
 def test_the_loss_is_computed_where_model_and_batch_are(data) -> None:

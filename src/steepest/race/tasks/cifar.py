@@ -37,7 +37,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "cpu": Size(16, 2, 300, 64, 500, 500, 1.2, 50.0),
+    "cpu": Size(16, 2, 300, 64, 500, 500, 1.4, 75.0),
     # 20 epochs; the paper's 2,500 steps are 7 of the 45,000 images.
     "full": Size(64, 1, 7000, BATCH_SIZE, 5000, 10000, None, 4000.0),
 }

@@ -29,7 +29,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "cpu": Size(400, 32, 500, 500, 1.3, 40.0),
+    "cpu": Size(300, 32, 400, 400, 1.48, 60.0),
     "full": Size(STEPS, BATCH_SIZE, 5000, 10000, None, 120.0),
 }
 

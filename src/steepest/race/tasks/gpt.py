@@ -16,7 +16,7 @@ SIZES = {
         batch_size=32,
         validation=256,
         target=2.1,
-        step_ms=20.0,
+        step_ms=24.0,
     ),
     "full": Size(
         layers=4,

@@ -25,14 +25,22 @@ class Size(NamedTuple):
     steps: int
     batch_size: int
     validation: int
-    target: float
+    target: float | None
     step_ms: float
 
 
 SIZES = {
-    "cpu": Size(500, 32, 128, 2.2, 30.0),
-    "full": Size(STEPS, BATCH_SIZE, 2000, 1.8, 100.0),
+    "cpu": Size(500, 32, 128, 1.83, 30.0),
+    "full": Size(STEPS, BATCH_SIZE, 2000, None, 120.0),
 }
+
+LEARNED = 2.0
+"""A loss that takes memory: knowing how often a character follows the one before gives 2.5 nats."""
+
+CLAIMS = (
+    claim("ANDI tracks AdamW", "ANDI", "no worse", "AdamW", margin=0.03),
+    claim(f"ANDI needs no clipping: without it, it ends below {LEARNED}", "ANDI", "better", LEARNED),
+)
 
 
 class CharacterLSTM(nn.Module):
@@ -81,13 +89,5 @@ def task(preset: str = "cpu") -> Task:
         settings={"context": CONTEXT, "validation": size.validation, "data": identity([TINY_SHAKESPEARE])},
         preset=preset,
         paper=andi_paper(part=EARLIER),
-        claims=(
-            claim("ANDI tracks AdamW", "ANDI", "no worse", "AdamW", margin=0.03),
-            claim(
-                f"ANDI needs no clipping: without it, it learns the task (a loss below {size.target})",
-                "ANDI",
-                "better",
-                size.target,
-            ),
-        ),
+        claims=CLAIMS,
     )

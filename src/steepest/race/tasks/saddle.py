@@ -22,13 +22,13 @@ class Size(NamedTuple):
 
     steps: int
     validation: int
-    target: float
+    target: float | None
     step_ms: float
 
 
 SIZES = {
-    "cpu": Size(steps=1000, validation=1000, target=0.02, step_ms=10.0),
-    "full": Size(steps=STEPS, validation=6000, target=0.0125, step_ms=10.0),
+    "cpu": Size(steps=1000, validation=1000, target=0.025, step_ms=12.0),
+    "full": Size(steps=STEPS, validation=6000, target=None, step_ms=12.0),
 }
 
 CLAIMS = (
