@@ -95,8 +95,8 @@ def standing(tasks: Sequence[TaskSummary], style: Looks) -> Markup:
     if not parts:
         return Markup()
     note = (
-        "Rank on each task, and their mean; an optimizer without a result on a task counts as last there. "
-        "Pairs count only where the difference is detectable. "
+        "Rank on each task, and their mean; an optimizer without a result on a task counts as last there, "
+        "one that was not run is not counted. Pairs count only where the difference is detectable. "
         "A mean rank says nothing about how far apart two are."
     )
     return tag("section", tag("h2", "Across tasks"), tag("p", note, class_="note"), *parts, id="across")
