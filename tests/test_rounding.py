@@ -1,5 +1,6 @@
 """Momentum of few bits, and weights that take steps smaller than their last bit."""
 
+import copy
 import io
 
 import pytest
@@ -156,6 +157,11 @@ def test_kfac_takes_both():
             optimizer.state[p]["step"].item() for p in model.parameters() if "step" in optimizer.state[p]
         }
         assert counts == {20.0}
+        before = [{name: x.clone() for name, x in optimizer.state[p].items()} for p in model.parameters()]
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for own, p in zip(before, model.parameters(), strict=True):
+            assert list(own) == list(optimizer.state[p])
+            assert all(torch.equal(x, optimizer.state[p][name]) for name, x in own.items())
 
 
 def test_what_is_refused():

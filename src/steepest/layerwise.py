@@ -263,12 +263,18 @@ class LayerOptimizer(RuleOptimizer):
                 if (layer := layers.get(id(param))) is None or key not in plain:
                     continue
                 saved = {name: value for name, value in plain[key].items() if name in FACTOR_STATE}
-                plain[key] = {name: value for name, value in plain[key].items() if name not in FACTOR_STATE}
+                settings = {**new, **old}
+                own = initial_state(self._rule(settings), param, settings, torch.device("meta"))
+                plain[key] = {
+                    name: value
+                    for name, value in plain[key].items()
+                    if name not in FACTOR_STATE or name in own  # stochastic rounding reads the layer's step
+                }
                 if saved or plain[key]:
-                    factors[param] = restored(layer, saved, self._preconditioner(layer, {**new, **old}))
+                    factors[param] = restored(layer, saved, self._preconditioner(layer, settings))
         super().load_state_dict({**state_dict, "state": plain})
         for param, own in factors.items():
-            self.state[param] = {**own, **self.state.get(param, {})}
+            self.state[param] = {**own, **self.state.get(param, {}), "step": own["step"]}
         if self._distributed(p for group in self.param_groups for p in group["params"]):
             from steepest.distributed.owned_state import place
 
