@@ -21,7 +21,7 @@ from steepest.race.records import RaceError, RunRecord, read_records
 from steepest.race.spec import RunSpec, make_spec
 from steepest.race.training import train
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters of one machine are for Linux")
 
 MORTALS = """
@@ -223,6 +223,11 @@ def test_what_cannot_be_given_is_told_at_once(
         RayWorkers(Engine(device="cuda"), tmp_path / "log")
     with pytest.raises(RaceError, match=r"device must be cuda on a Ray cluster"):
         RayWorkers(Engine(device="cuda:1"), tmp_path / "log")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(
+        RaceError, match=r"cannot reach a Ray cluster at --address ray://127.0.0.1:9: .*refused"
+    ):
+        RayWorkers(Engine(), tmp_path / "log", "ray://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RaceError, match=r"pip install 'steepest\[ray\]'"):
         RayWorkers(Engine(), tmp_path / "log")

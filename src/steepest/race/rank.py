@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ import torch.distributed as dist
 
 from steepest.race.parallel import Replicas
 from steepest.race.spec import RunSpec
-from steepest.race.torchrun import SPEC
+from steepest.race.torchrun import RECORD, SPEC
 from steepest.race.training import train
 
 
@@ -35,7 +36,7 @@ def main(folder: Path) -> None:
     if rank == 0 or record.status == "failed":
         unfinished = folder / f"{rank}.json"
         unfinished.write_text(record.to_json())
-        unfinished.replace(folder / f"record-{rank}.json")
+        unfinished.replace(folder / RECORD.format(time=time.time_ns(), rank=rank))
     if record.status == "failed":
         os._exit(1)  # the others wait for this process: torchrun ends them
     dist.barrier()

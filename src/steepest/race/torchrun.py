@@ -14,26 +14,33 @@ from steepest.race.records import RunRecord
 from steepest.race.spec import RunSpec
 from steepest.race.training import record_of, train
 
-ATTEMPTS = 2
+REPEATS = 1
 SPEC = "spec.json"
+RECORD = "record-{time}-{rank}.json"
+"""``time`` in nanoseconds; what failed first is the reason for what failed later."""
 
 
 def perform(spec: RunSpec) -> RunRecord:
     """Do a run on as many processes as its engine says; see `steepest.race.parallel`.
 
-    A job that ends without a record (a process was killed) is repeated once, then recorded as failed.
+    A job that fails is repeated once: to the processes that are left, one that was killed looks like an error
+    of their own.
     """
     if spec.engine.processes == 1:
         return train(spec)
-    code = 0
-    for _ in range(ATTEMPTS):
-        with tempfile.TemporaryDirectory(prefix="steepest-run-") as folder:
-            code = _job(spec, Path(folder))
-            record = _record(Path(folder), code)
-            if record is not None:
-                return record
-    error = f"the torchrun job ended without a record in {ATTEMPTS} attempts (exit code {code})"
-    return record_of(spec, "failed", error=error)
+    record = _attempt(spec)
+    for _ in range(REPEATS):
+        if record.status == "failed":
+            record = _attempt(spec)
+    return record
+
+
+def _attempt(spec: RunSpec) -> RunRecord:
+    with tempfile.TemporaryDirectory(prefix="steepest-run-") as folder:
+        code = _job(spec, Path(folder))
+        record = _record(Path(folder), code)
+    what = f"the torchrun job ended without a record (exit code {code})"
+    return record or record_of(spec, "failed", error=what)
 
 
 def _job(spec: RunSpec, folder: Path) -> int:
@@ -63,11 +70,6 @@ def _job(spec: RunSpec, folder: Path) -> int:
 
 def _record(folder: Path, code: int) -> RunRecord | None:
     """Return the first process's record, or if the job failed, that of the process which failed first."""
-    records: list[tuple[float, RunRecord]] = []
-    for file in sorted(folder.glob("record-*.json")):
-        with suppress(ValueError, OSError):
-            records.append((file.stat().st_mtime, RunRecord.from_json(file.read_text())))
-    if code:
-        records = [(when, record) for when, record in records if record.status == "failed"]
-        return min(records, key=lambda item: item[0])[1] if records else None
-    return records[0][1] if records else None
+    files = sorted(folder.glob(RECORD.format(time="*", rank="*")))  # by time
+    records = [RunRecord.from_json(file.read_text()) for file in files]
+    return next((record for record in records if not code or record.status == "failed"), None)

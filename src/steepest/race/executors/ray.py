@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ ATTEMPTS = 3
 PATIENCE = 600.0
 """Seconds that a race waits for a node on which a run fits, when there is none."""
 _POLL = 5.0
+_ANSWER = 10.0
 
 
 class RayWorkers:
@@ -161,9 +163,12 @@ class RayWorkers:
 
 
 def _connect(ray: Any, address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if host and port.isdigit():  # Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # ConnectionError, ValueError, RuntimeError, and grpc's own
+    except Exception as error:  # OSError, ConnectionError, ValueError, RuntimeError, and grpc's own
         raise RaceError(
             f"cannot reach a Ray cluster at --address {address}: {_first_line(error)} "
             "(`ray start --head` starts one)"

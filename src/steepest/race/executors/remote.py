@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -98,12 +99,19 @@ def _difference(spec: RunSpec, caller: Mapping[str, str]) -> str:
 @contextmanager
 def _printing_to(file: IO[bytes]) -> Iterator[None]:
     """Send what this process and its children print to a file."""
+    _flush()
     kept = os.dup(1), os.dup(2)
     for descriptor in (1, 2):
         os.dup2(file.fileno(), descriptor)
     try:
         yield
     finally:
+        _flush()
         for descriptor, old in enumerate(kept, start=1):
             os.dup2(old, descriptor)
             os.close(old)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
