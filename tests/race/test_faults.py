@@ -28,6 +28,9 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
         return importlib.import_module("race_toys").Inline(workers or 1)
 
     monkeypatch.setattr("steepest.cli.racing.make_executor", here)
+    monkeypatch.setattr(
+        "steepest.cli.reporting.write_report", lambda *_, **__: "no report: it is tested elsewhere"
+    )
 
 
 def results(folder: Path) -> list[tuple]:

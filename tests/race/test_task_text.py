@@ -34,8 +34,12 @@ def test_a_preset_for_all_is_for_the_tasks_that_have_presets_and_name_none() -> 
     assert {text: task.preset for text, task in tasks.items()} == {
         "race_toys:task": "cpu",
         "race_toys:sized@full": "full",
-        "race_toys:sized@cpu(mode='wide')": "cpu",
+        "race_toys:sized(mode='wide')": "cpu",
     }
+    assert list(load_tasks(["race_toys:task", "race_toys:sized"], preset="cpu")) == [
+        "race_toys:task",
+        "race_toys:sized",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,15 @@ class TaskText:
             not isinstance(made, Task) and callable(made) and "preset" in inspect.signature(made).parameters
         )
 
+    def plain(self) -> TaskText:
+        """Return the text without a preset that the task has anyway, so that its runs are called the same."""
+        made = self._object()
+        if isinstance(made, Task):
+            usual = made.preset
+        else:
+            usual = inspect.signature(made).parameters["preset"].default if self.has_presets() else None
+        return replace(self, preset=None) if self.preset == usual else self
+
     def _object(self) -> Any:
         module, _, attribute = self.target.partition(":")
         if os.getcwd() not in sys.path:
@@ -147,7 +156,7 @@ def load_tasks(texts: Iterable[str], preset: str | None = None) -> dict[str, Tas
     parsed = [TaskText.parse(text) for text in texts]
     if preset is not None:
         parsed = [replace(t, preset=preset) if not t.preset and t.has_presets() else t for t in parsed]
-    tasks = {str(text): text.load() for text in parsed}
+    tasks = {str(text.plain()): text.load() for text in parsed}
     called = [task.name for task in tasks.values()]
     for name in called:
         if called.count(name) > 1:
