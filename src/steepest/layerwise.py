@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from steepest import stepping
 from steepest.apply import apply_
@@ -133,6 +134,7 @@ class LayerOptimizer(RuleOptimizer):
         self._plan()
         return loss
 
+    @_disable_dynamo  # as in RuleOptimizer
     def _take_step(self, loss: Any) -> None:
         members, rules = list(self._members()), self._rules()
         own = [member for member in members if member.group.get("rule") != "aux"]
