@@ -5,72 +5,20 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
-from steepest.race.contenders import parse_contender
-from steepest.race.engine import Engine, part_of_batch, to_device
+from steepest.race.engine import Engine
 from steepest.race.hopeless import why_hopeless
 from steepest.race.parallel import ALONE, Alone
-from steepest.race.schedules import lr_factor
+from steepest.race.side import Side
 from steepest.race.spec import RunSpec
 from steepest.race.task import Task
+from steepest.race.twin import Twin
 
 EVALUATIONS = 16
-
-
-class Side:
-    """A model with its optimizer, schedule and batches; a run has one, or two where the task has a twin."""
-
-    def __init__(self, spec: RunSpec, task: Task, data: Any, model: nn.Module, replicas: Alone) -> None:
-        self.task = task
-        self.data = data
-        self.engine = spec.engine
-        self.batch_size = spec.batch_size
-        self.model = model.to(spec.engine.device)
-        self.optimizer = parse_contender(spec.contender).build(self.model, task, spec.lr, spec.aux_lr)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda t: lr_factor(t, spec.steps, str(spec.engine.schedule), float(spec.engine.warmup or 0)),
-        )
-        self.batches = torch.Generator().manual_seed(spec.seed)
-        if spec.engine.compile:
-            self.model.compile()
-        self.replicas = replicas
-        self._trained = replicas.wrap(self.model)
-
-    def next_batch(self) -> Any:
-        """Draw a batch and bring it to the device."""
-        return to_device(self.task.batch(self.data, self.batches, self.batch_size), self.engine.device)
-
-    def backward(self, batch: Any) -> torch.Tensor:
-        """Leave the gradients of a batch; return its loss."""
-        self.optimizer.zero_grad()
-        parts, losses = self.engine.accumulate, []
-        everywhere = parts * self.replicas.count
-        for index in range(parts):
-            number = index * self.replicas.count + self.replicas.rank
-            with self.replicas.passes(self._trained, last=index == parts - 1):
-                with self.engine.precision():
-                    part = part_of_batch(batch, number, everywhere, self.batch_size)
-                    loss = self.task.loss(self._trained, part)
-                (loss if parts == 1 else loss / parts).backward()
-            losses.append(loss.detach())
-        if self.engine.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.trainable(), self.engine.clip)
-        return losses[0] if parts == 1 else torch.stack(losses).mean()
-
-    def trainable(self) -> list[nn.Parameter]:
-        """Return the parameters that are trained."""
-        return [p for p in self.model.parameters() if p.requires_grad]
-
-    def has_nonfinite_gradient(self) -> bool:
-        """Say whether a gradient holds an infinity or a NaN."""
-        return any(p.grad is not None and not p.grad.isfinite().all() for p in self.trainable())
 
 
 class Loop:
@@ -104,7 +52,7 @@ class Loop:
         model = task.model(data)
         twin = task.twin(data, model) if task.twin else None
         side = self.side = Side(spec, task, data, model, self.replicas)
-        other = _Twin(Side(spec, task, *twin, self.replicas)) if twin else None
+        other = Twin(Side(spec, task, *twin, self.replicas)) if twin else None
         self.deviation = 0.0 if other else None
         evaluate_every = max(1, spec.steps // EVALUATIONS)
         self._evaluate(side)
@@ -173,39 +121,6 @@ class Loop:
         if device.type != "cuda" or self.side is None or self.deviation is not None:
             return None
         return torch.cuda.max_memory_allocated(device)
-
-
-class _Twin:
-    """The other side, with random numbers of its own: the same ones, where a model draws any."""
-
-    def __init__(self, side: Side) -> None:
-        self._side = side
-        device = torch.device(side.engine.device)
-        self._cuda: list[int] = []
-        if device.type == "cuda":
-            self._cuda = [torch.cuda.current_device() if device.index is None else device.index]
-        self._state = torch.get_rng_state()
-        self._cuda_state = [torch.cuda.get_rng_state(index) for index in self._cuda]
-
-    def train(self) -> float:
-        """Take a step; return the loss before it, and NaN for good once it has diverged."""
-        with self._randomness():
-            loss = self._side.backward(self._side.next_batch()).item()
-            loss = self._side.replicas.mean(loss)
-            if math.isfinite(loss):
-                self._side.optimizer.step()
-                self._side.schedule.step()
-        return loss
-
-    @contextmanager
-    def _randomness(self) -> Iterator[None]:
-        with torch.random.fork_rng(devices=self._cuda):
-            torch.set_rng_state(self._state)
-            for index, state in zip(self._cuda, self._cuda_state, strict=True):
-                torch.cuda.set_rng_state(state, index)
-            yield
-            self._state = torch.get_rng_state()
-            self._cuda_state = [torch.cuda.get_rng_state(index) for index in self._cuda]
 
 
 def _switch(optimizer: torch.optim.Optimizer, mode: str) -> None:

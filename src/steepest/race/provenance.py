@@ -19,7 +19,18 @@ from steepest._version import __version__
 
 _NOT_CORE = (["bench"], ["checks"], ["cli"], ["race"])
 _OF_TASKS = ("steepest.race.tasks.", "steepest.race.data.")
-_LOOP = ("contenders", "engine", "hopeless", "loop", "parallel", "schedules", "task", "training")
+_LOOP = (
+    "contenders",
+    "engine",
+    "hopeless",
+    "loop",
+    "parallel",
+    "schedules",
+    "side",
+    "task",
+    "training",
+    "twin",
+)
 _SOURCES = (".py", ".c", ".cpp", ".cu", ".h")
 
 
