@@ -33,7 +33,7 @@ def page(cls: type) -> str:
     lines += ["| axis | choice |", "|---|---|"]
     lines += [f"| {axis} | `{choice}` |" for axis, choice in choices(cls).items()]
     told_by = "its path through a curved valley; singular values, rows and columns of an update"
-    lines += ["", f"![{cls.__name__}: {told_by}](../assets/gallery/{cls.__name__}.png)"]
+    lines += ["", f"![{cls.__name__}: {told_by}](../assets/gallery/{cls.__name__}.webp)"]
     for section in ("Neighbours", "From AdamW", "State", "When not to use"):
         lines += ["", f"## {TITLES[section]}", "", escape(marked(told[section]))]
     example = [line[4:] for line in told["Example"].splitlines() if line.startswith((">>> ", "... "))]
@@ -48,7 +48,7 @@ def page(cls: type) -> str:
 def escape(text: str) -> str:
     """Return text whose stars, underscores and brackets outside code stay what they are."""
     pieces = text.split("`")
-    pieces[::2] = [re.sub(r"([*_<>|])", r"\\\1", piece) for piece in pieces[::2]]
+    pieces[::2] = [re.sub(r"([*_>|])", r"\\\1", piece).replace("<", "&lt;") for piece in pieces[::2]]
     return "`".join(pieces)
 
 

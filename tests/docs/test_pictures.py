@@ -27,7 +27,7 @@ def test_every_method_has_a_picture_and_a_rate():
     rates = json.loads((GALLERY / "rates.json").read_text())
     assert rates.keys() == methods().keys()
     for name in methods():
-        assert (GALLERY / f"{name}.png").stat().st_size > 10_000
+        assert (GALLERY / f"{name}.webp").stat().st_size > 10_000
 
 
 def test_what_differs_is_told(monkeypatch):

@@ -66,6 +66,15 @@ def test_docstrings_keep_formulas_and_link_what_is_public():
     assert "\nExamples:\n    >>> 1 + 1" in told
 
 
+def test_docstrings_keep_pairings_duals_and_products():
+    rewritten = hook("docstrings").rewritten
+    assert (
+        rewritten("<M, S> is |G|* u(G), a * b, not 3 < 4.") == r"&lt;M, S> is |G|\* u(G), a \* b, not 3 < 4."
+    )
+    for kept in ("``<M, S> * a``", "**bold** and *slanted* words", ">>> a * b <c", "```text\n|G|* <a>\n```"):
+        assert rewritten(kept) == kept
+
+
 def test_all_public_names_are_documented():
     hook("public_names").on_files(pages({}))
 

@@ -8,6 +8,8 @@ from griffe import Extension
 ROLE = re.compile(r":(\w+):`~?([\w.]+)`")
 PUBLIC = re.compile(r"steepest\.((checks|distributed|linalg|rates)\.)?\w+")
 NAMES = re.compile(r"^( {4}(?:\w+, )*\w+,)\n {8}(?=\w+[,:])", re.MULTILINE)
+LITERAL = re.compile(r"```.*?```|``.*?``|`[^`\n]*`|^ *(?:>>>|\.\.\.) .*$", re.DOTALL | re.MULTILINE)
+MARKUP = re.compile(r"<(?=[\w|/])|(?<=\|)\*|(?<=\s)\*(?=\s)")
 FORMULA = re.compile(r"^Formula:\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
 
 
@@ -16,6 +18,19 @@ def linked(role: re.Match[str]) -> str:
     shown = target.rpartition(".")[2]
     has_anchor = kind != "mod" and PUBLIC.fullmatch(target)
     return f"[`{shown}`][{target}]" if has_anchor else f"`{shown}`"
+
+
+def escaped(text: str) -> str:
+    """Return text in which <M, S>, |G|* and a * b are what they say; code stays as it is."""
+    marks = {"<": "&lt;", "*": "\\*"}
+    made, end = [], 0
+    for literal in [*LITERAL.finditer(text), None]:
+        plain = text[end : literal.start()] if literal else text[end:]
+        made.append(MARKUP.sub(lambda mark: marks[mark.group()], plain))
+        if literal:
+            made.append(literal.group())
+            end = literal.end()
+    return "".join(made)
 
 
 def rewritten(text: str) -> str:
@@ -28,7 +43,7 @@ def rewritten(text: str) -> str:
         return f"```text\n{textwrap.dedent(found.group(1)).strip()}\n```\n\n"
 
     text = re.sub(r"^Example:$", "Examples:", FORMULA.sub(fenced, text), flags=re.MULTILINE)
-    return ROLE.sub(linked, NAMES.sub(r"\1 ", text))
+    return ROLE.sub(linked, escaped(NAMES.sub(r"\1 ", text)))
 
 
 class SteepestDocstrings(Extension):
