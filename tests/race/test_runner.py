@@ -172,3 +172,14 @@ def test_the_plan_counts_what_is_left_and_prices_it(tmp_path: Path) -> None:
 
 def test_names_that_a_race_cannot_tell_apart_are_one_contender() -> None:
     assert len(settings("AdamW,adamw,torch.optim:AdamW").contenders) == 1
+
+
+def test_a_task_moves_everyones_grid_alike() -> None:
+    task = replace(race_toys.task, lr_scale=0.01)
+    usual, moved = (settings("Muon,SGD", tasks={"race_toys:task": t}) for t in (race_toys.task, task))
+    for a, b in zip(usual.contenders_of(race_toys.task), moved.contenders_of(task), strict=True):
+        grid = [0.01 * rate for rate in usual.grid(a).points]
+        assert moved.grid(b).points == pytest.approx(grid, rel=1e-9)
+        assert (a.text, a.kwargs) == (b.text, b.kwargs)
+    with pytest.raises(RaceError, match="lr_scale must be a positive finite number, got 0"):
+        replace(race_toys.task, lr_scale=0)

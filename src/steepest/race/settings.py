@@ -76,7 +76,7 @@ class Settings:
     def contenders_of(self, task: Task) -> list[Contender]:
         """Return who races on a task, AdamW first."""
         if self.protocol == "fair":
-            return self.contenders
+            return [replace(c, start_lr=c.start_lr * task.lr_scale) for c in self.contenders]
         paper = _paper_of(task)
         chosen = {contender.name for contender in self.contenders} or set(paper.optimizers)
         names = [name for name in paper.optimizers if name in chosen]

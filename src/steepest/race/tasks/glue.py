@@ -233,6 +233,7 @@ def glue_task(
         ),
         claims=claims,
         headline=headline,
+        lr_scale=0.03,
         schedule="linear",
         warmup=0.1,
     )

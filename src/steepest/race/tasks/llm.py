@@ -245,6 +245,7 @@ def task(
         ),
         headline="val_accuracy" if choice else "val_loss",
         schedule="linear",
+        lr_scale=1.0 if model == TINY else 0.03,
         warmup=0.1,
     )
 
