@@ -12,7 +12,7 @@ from steepest.integrations.hf import for_trainer
 TEXT = "Sing, goddess, the anger of Peleus' son Achilleus and its devastation. " * 8
 codes = [ord(letter) for letter in TEXT]
 dataset = [{"input_ids": codes[i : i + 32], "labels": codes[i : i + 32]} for i in range(0, 480, 2)]
-MUON, ROLES = {"lr": 0.02}, {"lora_B": {"lr": 0.1}}  # B starts at zero, and may move faster
+LR, ROLES = 0.02, {"lora_B": {"lr": 0.1}}  # B starts at zero, and may move faster
 
 
 def adapted():
@@ -32,7 +32,7 @@ def adapted():
 
 model = adapted()
 groups = steepest.param_groups(model, roles=ROLES)
-optimizer = steepest.Muon(groups, **MUON)
+optimizer = steepest.Muon(groups, lr=LR)
 print(groups.table(optimizer))
 losses = []
 for step in range(20):
@@ -59,7 +59,7 @@ with tempfile.TemporaryDirectory() as folder:
         model=adapted(),
         args=arguments,
         train_dataset=dataset,
-        optimizer_cls_and_kwargs=for_trainer("Muon", **MUON, roles=ROLES),
+        optimizer_cls_and_kwargs=for_trainer("Muon", lr=LR, roles=ROLES),
     )
     trainer.train()
 logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

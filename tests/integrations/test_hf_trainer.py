@@ -1,6 +1,7 @@
 """Hugging Face's Trainer: the plain loop's numbers, exact resume, mixed precision, messages."""
 
 import copy
+import doctest
 import re
 from contextlib import nullcontext
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import steepest
+from steepest.integrations import hf
 from steepest.integrations.hf import for_trainer
 
 pytest.importorskip("accelerate")
@@ -248,3 +250,7 @@ def test_what_is_given_is_not_changed(tmp_path):
     chosen = for_trainer("Muon", **options)
     trainer(tmp_path, gpt2(), max_steps=1, optimizer_cls_and_kwargs=chosen).train()
     assert options == before
+
+
+def test_the_example_of_the_docstring_is_true():
+    assert doctest.testmod(hf, optionflags=doctest.ELLIPSIS) == doctest.TestResults(failed=0, attempted=3)
