@@ -21,7 +21,7 @@ blocks: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/check_blocks.py
 
 examples: $(READY)
-	for example in examples/*.py; do echo "$$example"; $(BIN)/python $$example || exit 1; done
+	for example in examples/*.py examples/trainers/*.py; do echo "$$example"; $(BIN)/python $$example || exit 1; done
 
 # Everything: plan an hour or more on two cores; an interrupted call goes on. ARGS="--fresh" starts anew.
 bench: $(READY)
@@ -52,5 +52,7 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[race,dev,docs,trainers]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[race,dev,docs,trainers,finetune]"
+	# timm asks for torchvision, which its optimizers do not need and which has no build for the CPU alone.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm
 	touch $@
