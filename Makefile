@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: race test lint blocks examples bench docs check-docs package clean
+.PHONY: race test jobs lint blocks examples bench docs check-docs package clean
 
 race: $(READY)
 	$(BIN)/steepest race $(ARGS)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
+
+# Races on a Ray cluster and as torchrun jobs, whose processes are killed: minutes, most of them waiting.
+jobs: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m jobs tests/race $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

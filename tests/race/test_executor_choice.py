@@ -128,7 +128,7 @@ def test_data_beside_modules_is_not_sent(tmp_path: Path, monkeypatch: pytest.Mon
 
     with pytest.raises(RaceError, match=r"more than 100 MiB; keep data out of .*with_data"):
         own_modules()
-    monkeypatch.delitem(sys.modules, "with_data")
+    del sys.modules["with_data"]
 
 
 def test_a_run_done_elsewhere_takes_the_callers_words_and_sends_back_what_it_printed(

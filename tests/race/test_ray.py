@@ -22,7 +22,10 @@ from steepest.race.spec import RunSpec, make_spec
 from steepest.race.training import train
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters of one machine are for Linux")
+pytestmark = [
+    pytest.mark.jobs,
+    pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters of one machine are for Linux"),
+]
 
 MORTALS = """
 import os, signal, time

@@ -21,7 +21,10 @@ from steepest.race.task_text import load_task
 from steepest.race.torchrun import perform
 from steepest.race.training import train
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo and SIGKILL are for others")
+pytestmark = [
+    pytest.mark.jobs,
+    pytest.mark.skipif(sys.platform == "win32", reason="gloo and SIGKILL are for others"),
+]
 
 
 class Mortal(torch.optim.SGD):

@@ -87,7 +87,7 @@ def for_trainer(
         >>> from steepest.integrations.hf import for_trainer
         >>> chosen = for_trainer("Muon", lr=0.02, aux={"lr": 3e-4}, overrides={"*.c_proj": {"lr": 0.01}})
         >>> # Trainer(model=model, args=args, train_dataset=data, optimizer_cls_and_kwargs=chosen).train()
-        >>> for_trainer("Muon", lr=0.02, momentun=0.9)
+        >>> for_trainer("Muon", lr=0.02, momentun=0.9)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
         TypeError: Muon got an unknown argument 'momentun'; did you mean 'momentum'? Known: ...
