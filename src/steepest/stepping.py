@@ -82,7 +82,7 @@ def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: St
     """Create missing state and return the work of this step."""
     buckets: dict[Any, Bucket] = {}
     kinds: dict[Any, _Kind] = {}
-    group: dict[str, Any] | None = None
+    group: dict[str, Any] = {}
     own_slots: dict[int, int] = {}
     for member in members:
         param = member.param

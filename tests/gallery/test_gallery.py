@@ -11,6 +11,7 @@ from steepest.gallery.maps import equilibrated
 from steepest.gallery.paths import GOAL, START, best_path, walk
 from steepest.gallery.plane import coordinates, matrix
 from steepest.gallery.updates import SHAPE, gradient, last_update, sizes, spectrum
+from steepest.optimizer import RuleOptimizer
 
 pytest.importorskip("matplotlib")
 
@@ -90,7 +91,8 @@ def test_the_map_shows_entries_over_rows_and_columns():
 
 
 def test_comparisons_are_written_and_say_what_they_need(tmp_path):
-    rates = dict.fromkeys([steepest.ANDI, steepest.AdamW, steepest.SignSGD, steepest.Scion], 0.05)
+    methods: list[type[RuleOptimizer]] = [steepest.ANDI, steepest.AdamW, steepest.SignSGD, steepest.Scion]
+    rates = dict.fromkeys(methods, 0.05)
     assert draw_paths(rates, tmp_path / "paths.png").stat().st_size > 10_000
     assert draw_spectra([steepest.SignSGD, steepest.ANDI], tmp_path / "spectra.png").stat().st_size > 10_000
     assert draw_equilibration(tmp_path / "maps.png").stat().st_size > 10_000
