@@ -35,13 +35,16 @@ def executed(notebook: NotebookNode) -> NotebookNode:
     return made
 
 
-def words(notebook: NotebookNode) -> list[list[str]]:
-    """Return the outputs of each code cell as text, every number replaced by #, pictures by their kind."""
+def words(notebook: NotebookNode) -> list[str]:
+    """Return the outputs of each code cell as text, every number replaced by #, pictures by their kind.
+
+    A kernel cuts what a cell prints into outputs as it comes; where says nothing.
+    """
     told = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
             shown = [out.get("text") or " ".join(sorted(out.get("data", {}))) for out in cell.outputs]
-            told.append([NUMBER.sub("#", text) for text in shown])
+            told.append(NUMBER.sub("#", "".join(shown)))
     return told
 
 
