@@ -9,7 +9,7 @@ race: $(READY)
 	$(BIN)/steepest race $(ARGS)
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
 
 # Races on a Ray cluster and as torchrun jobs, whose processes are killed: minutes, most of them waiting.
 jobs: $(READY)
