@@ -207,6 +207,6 @@ def resolve(group: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def _read(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.device.type == "cpu" and not torch.compiler.is_compiling():
+    if isinstance(value, Tensor) and value.device.type == "cpu":
         return value.item()
     return value

@@ -249,7 +249,7 @@ def _host_count(state: Mapping[str, Tensor]) -> float | None:
 def step_count(states: list[dict[str, Tensor]], repeats: int) -> Any:
     """Return the count of steps: a number on the host, a float64 tensor (k, 1, 1) on a device."""
     first = states[0]["step"]
-    if first.device.type == "cpu" and not torch.compiler.is_compiling():
+    if first.device.type == "cpu":
         return first.item()
     wide = torch.float32 if first.device.type == "mps" else torch.float64
     return gather([own["step"] for own in states]).to(wide).repeat_interleave(repeats).reshape(-1, 1, 1)
