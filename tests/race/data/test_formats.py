@@ -61,6 +61,7 @@ def test_idx(fashion):
         ("train-labels-idx1-ubyte", idx_bytes(np.full(6, 11, np.uint8)), "the label 11, expected 0 to 9"),
         ("train-labels-idx1-ubyte", b"\0\0\x08\x01\0", "ends within its header"),
     ],
+    ids=itertools.count(),  # a compressed file holds the time, which a test's name must not
 )
 def test_broken_idx(fashion, file, content, said):
     (fashion / file).write_bytes(content)
