@@ -83,6 +83,18 @@ def test_condition_and_fallbacks_of_a_preconditioner():
     assert seen[0][1]["optimizer/group0/fallbacks"] == 0
 
 
+def test_what_is_not_finite_is_told():
+    weight = Parameter(torch.ones(3, 2))
+    optimizer = steepest.SOAP([weight], nonfinite="propagate")
+    seen = watched(optimizer, every=1, spectra=True)
+    for value in (1.0, math.nan):
+        weight.grad = torch.full((3, 2), value)
+        optimizer.step()
+    for name in ("update_rms", "orthogonality_error", "condition"):
+        assert math.isfinite(seen[0][1][f"optimizer/group0/{name}"])
+        assert math.isnan(seen[1][1][f"optimizer/group0/{name}"])
+
+
 def test_skipped_and_missing_gradients():
     params = [Parameter(torch.ones(3)), Parameter(torch.ones(2))]
     optimizer = steepest.AdamW(params, nonfinite="skip")

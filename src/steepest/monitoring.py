@@ -145,22 +145,31 @@ def _group_values(
 
 
 def _orthogonality(update: Tensor) -> Tensor:
-    singular = torch.linalg.svdvals(update)
+    finite = update.isfinite().all()
+    singular = torch.linalg.svdvals(torch.where(finite, update, 0.0))  # which raises for NaN
     size = singular.square().mean().sqrt()
-    return torch.where(size > 0, (singular / size.clamp(min=TINY) - 1).abs().max(), 0.0)
+    error = torch.where(size > 0, (singular / size.clamp(min=TINY) - 1).abs().max(), 0.0)
+    return torch.where(finite, error, math.nan)
 
 
 def _conditions(own: Mapping[str, Any]) -> list[Tensor]:
     factors = [_gathered(own[side]) for side in ("left", "right") if isinstance(own.get(side), Tensor)]
-    entries = [torch.linalg.eigvalsh(f.double()).flatten() for f in factors if f.ndim >= 2]
+    entries = [_eigenvalues(f.double()) for f in factors if f.ndim >= 2]
     entries += [_gathered(own[name]).double().flatten() for name in ("exp_avg_sq", "sum") if name in own]
     found = []
     for values in entries:
         largest = values.max()
         # Rounding leaves eigenvalues of about eps times the largest where the statistic has none.
         smallest = torch.where(values > largest * 1e-12, values, math.inf).min()
-        found.append(torch.where(largest > 0, largest / smallest, 1.0))
+        found.append(torch.where(largest <= 0, 1.0, largest / smallest))
     return found
+
+
+def _eigenvalues(factors: Tensor) -> Tensor:
+    """Return the eigenvalues of all factors; NaN if one of them is not finite."""
+    finite = factors.isfinite().all()
+    values = torch.linalg.eigvalsh(torch.where(finite, factors, 0.0)).flatten()
+    return torch.where(finite, values, math.nan)
 
 
 def _squares(tensors: Any) -> Tensor:
