@@ -119,6 +119,10 @@ class Rule(Part):
             )
         if self.average and self.step.whole_network:
             raise ValueError(f"average=True needs a step length of each parameter's own, got {self.step!r}")
+        if self.average and self.preconditioner.skipped:
+            raise ValueError(
+                f"average=True needs a preconditioner whose first step moves, got {self.preconditioner!r}"
+            )
         if self.constraint and (self.step.whole_network or self.decay in ("constrained", "after")):
             raise ValueError(
                 f"constraint={self.constraint!r} fixes length and norm of the step itself; it cannot be "

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.testing import assert_close
 
 from optimizers.trajectories import assert_same, follow, gradients, start
 from references.common import msign
@@ -412,6 +413,21 @@ def test_bad_values_are_named(make, options, message):
         make([Parameter(torch.zeros(2, 2))], **options)
 
 
+@pytest.mark.parametrize("timing", ["together", "staggered", "background"])
+def test_a_graft_may_be_the_one_that_counts_steps(timing):
+    """Gradient descent with Shampoo's length."""
+    w, grads = Parameter(start((4, 3))), gradients((4, 3), 4)
+    shampoo = Kronecker(frequency=2, refresh_timing=timing)
+    optimizer = Steepest([w], lr=1.0, preconditioner=Grafted(Identity(), shampoo))
+    alone = Parameter(w.detach().clone())
+    reference = Steepest([alone], lr=1.0, preconditioner=shampoo)
+    for g in grads:
+        before, own = alone.detach().clone(), w.detach().clone()
+        run(optimizer, w, [g])
+        run(reference, alone, [g])
+        assert_close(own - w, g / g.norm() * (alone - before).norm(), rtol=1e-9, atol=0)
+
+
 def test_illegal_compositions_are_refused():
     grafted = Grafted(Kronecker(), Identity())
     with pytest.raises(ValueError, match="grafting needs the Frobenius norm"):
@@ -420,8 +436,12 @@ def test_illegal_compositions_are_refused():
         Eigenbasis(beta=None)
     with pytest.raises(TypeError, match="uses every gradient"):
         Grafted(KLEigenbasis(), Identity())
-    with pytest.raises(ValueError, match="average=True needs"):
+    with pytest.raises(ValueError, match="would share the state 'exp_avg_sq'; take a graft"):
+        Grafted(Eigenbasis(Diagonal()), Diagonal(beta=0.9))
+    with pytest.raises(ValueError, match="average=True needs a step length"):
         Rule(step=Clipped(), average=True)
+    with pytest.raises(ValueError, match="average=True needs a preconditioner whose first step moves"):
+        Rule(preconditioner=KLEigenbasis(), average=True)
     bad: list[tuple[Any, str]] = [(Kronecker, "frequency"), (Kronecker, "max_dim"), (Eigenbasis, "frequency")]
     for part, name in bad:
         with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):

@@ -6,12 +6,15 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Size, Tensor
 
 from steepest.numeric import length
 from steepest.preconditioners.base import Coordinates, Preconditioner
 
 _TINY = 1e-16
+_LIKE = torch.empty(1, 3, 5, device="meta")
+"""Tells the names of states."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ class Grafted(Preconditioner):
             part = getattr(self, name)
             if not isinstance(part, Preconditioner) or part.skipped:
                 raise TypeError(f"{name} must be a preconditioner that uses every gradient, got {part!r}")
+        shared = self.inside.init(_LIKE).keys() & self.graft.init(_LIKE).keys()
+        if shared:
+            raise ValueError(
+                f"inside={self.inside!r} and graft={self.graft!r} would share the state "
+                f"{', '.join(map(repr, sorted(shared)))}; take a graft that keeps no state of the same name"
+            )
 
     @property
     def matrix_only(self) -> bool:
@@ -66,8 +75,8 @@ class Grafted(Preconditioner):
 
     @property
     def scheduled(self) -> bool:
-        """As ``inside`` is."""
-        return self.inside.scheduled
+        """True if one of the two refreshes at some steps only."""
+        return self.inside.scheduled or self.graft.scheduled
 
     @property
     def staggered(self) -> int:
