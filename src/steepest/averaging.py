@@ -36,8 +36,8 @@ def update_all_(
 
 
 def exchange_(param: Tensor, state: MutableMapping[str, Tensor]) -> None:
-    """Exchange the weight and its average; a parameter that never moved has none."""
-    if "average" in state:
+    """Exchange the weight and its average; a parameter that never moved has none, or zeros."""
+    if "average" in state and state["step"] > 0:
         average = state["average"]
         weight = param.to(average.dtype, copy=True)
         param.copy_(average)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest.groups import describe
+from steepest.numeric import as_tensor
 from steepest.part import Part
 from steepest.rule import Rule
 from steepest.views import initial_state, step_device
@@ -50,7 +51,7 @@ def check(
                 f"{sorted(expected)}: the checkpoint is of another optimizer or of other settings"
             )
         for name, value in entry.state.items():
-            shape = tuple(torch.as_tensor(value).shape)
+            shape = tuple(as_tensor(value).shape)
             if shape != tuple(expected[name].shape):
                 raise ValueError(
                     f"the saved {name!r} of {entry.label} has shape {shape}, "
@@ -71,7 +72,7 @@ def restore(
     """
     for entry in _entries(saved, groups, rule_of):
         state[entry.param] = {
-            name: torch.as_tensor(value).to(
+            name: as_tensor(value).to(
                 device=step_device(entry.rule, entry.param) if name == "step" else entry.param.device,
                 dtype=entry.template[name].dtype,
                 copy=True,

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._compile import _disable_dynamo
 
 from steepest import stepping
 from steepest.apply import apply_
@@ -91,7 +90,7 @@ class LayerOptimizer(RuleOptimizer):
                 kept = {k: v for k, v in group.items() if aux or k in SHARED_KEYS or k not in self.defaults}
                 super().add_param_group({**kept, "params": others, "rule": "aux"})
         except Exception:
-            del self.param_groups[count:]
+            self._drop_groups(count)
             raise
         self._watch.add(found)
 
@@ -104,7 +103,7 @@ class LayerOptimizer(RuleOptimizer):
                     from steepest.distributed.kfac import layer_layouts
 
                     layer_layouts(layer, None)
-                    self.state[param]["step"] = torch.zeros(())
+                    self.state[param]["step"] = torch.zeros((), device="cpu")
                 self.state[param].update({**self._initial(param, group), **self.state[param]})
 
     def _initial(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
@@ -128,14 +127,13 @@ class LayerOptimizer(RuleOptimizer):
             with torch.enable_grad():
                 loss = closure()
         try:
-            self._take_step(loss)
+            self._move(loss)
         finally:
             self._watch.forget()
         self._plan()
         return loss
 
-    @_disable_dynamo  # as in RuleOptimizer
-    def _take_step(self, loss: Any) -> None:
+    def _move_members(self, loss: Any) -> None:
         members, rules = list(self._members()), self._rules()
         own = [member for member in members if member.group.get("rule") != "aux"]
         aux = [member for member in members if member.group.get("rule") == "aux"]

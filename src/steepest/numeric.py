@@ -1,6 +1,8 @@
-"""Norms and divisions that neither overflow nor divide by zero, for stacks of matrices (k, m, n)."""
+"""Norms and divisions that neither overflow nor divide by zero, for stacks (k, m, n); numbers as tensors."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,3 +31,8 @@ def divide(x: Tensor, size: Tensor) -> Tensor:
 def inner(x: Tensor, y: Tensor) -> Tensor:
     """Return the inner product of each pair of matrices, shape (..., 1, 1)."""
     return (x * y).sum(dim=(-2, -1), keepdim=True)
+
+
+def as_tensor(value: Any) -> Tensor:
+    """Return a tensor as it is and a number on the CPU; torch's own goes by the default device."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")

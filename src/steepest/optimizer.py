@@ -23,6 +23,7 @@ from steepest.auxiliary import ADAMW, aux_options
 from steepest.groups import Member, describe, is_matrix, split
 from steepest.hypers import Check, reject_misspelt, reject_unknown, validate
 from steepest.kernels import Kernel, fused_kernel
+from steepest.linalg.precision import own_dtypes
 from steepest.part import Part
 from steepest.roles import AUXILIARY
 from steepest.rounding import Rounding
@@ -119,8 +120,15 @@ class RuleOptimizer(Optimizer):
 
                     begin(self, added)
         except Exception:
-            del self.param_groups[count:]
+            self._drop_groups(count)
             raise
+
+    def _drop_groups(self, first: int) -> None:
+        """Take back the groups from this one on, with the state that distributed parameters begin with."""
+        for group in self.param_groups[first:]:
+            for param in group["params"]:
+                self.state.pop(param, None)
+        del self.param_groups[first:]
 
     def _prepared(self, group: dict[str, Any]) -> dict[str, Any]:
         return dict(group)
@@ -176,6 +184,10 @@ class RuleOptimizer(Optimizer):
 
     @_disable_dynamo  # a step is fused already, and tracing one would take minutes to gain nothing
     def _move(self, loss: Any) -> None:
+        with own_dtypes():
+            self._move_members(loss)
+
+    def _move_members(self, loss: Any) -> None:
         members = list(self._members())
         rules = self._rules()
         if loss is None and any(rule.step.needs_loss for rule in rules.values()):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Size, Tensor
 
-from steepest.numeric import length
+from steepest.numeric import as_tensor, length
 from steepest.part import Part
 
 SHAPE_SCALES = {
@@ -212,7 +212,7 @@ class Polyak(DualScaled):
 
     def factor(self, total: Tensor, hypers: Mapping[str, Any]) -> Tensor:
         """Return lambda."""
-        loss = torch.as_tensor(hypers["loss"]).detach().to(total).clamp(min=0)
+        loss = as_tensor(hypers["loss"]).detach().to(total).clamp(min=0)
         ratio = 2 * loss / torch.where(total > 0, total, 1.0)
         solvable = (ratio < 1) & (total > 0)
         return torch.where(solvable, 1 - torch.sqrt(1 - torch.where(solvable, ratio, 0.0)), 1.0)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from steepest.kernels.torch_fused import is_adam
+from steepest.numeric import as_tensor
 from steepest.optimizer import RuleOptimizer
 from steepest.unwrapping import innermost
 from steepest.views import initial_state
@@ -53,7 +54,7 @@ class Probe:
         """Take a step with the gradients the stand-ins hold; ``counts`` says whether it is measured."""
         groups = self._optimizer.param_groups
         before = [[p.detach().clone() for p in g["params"]] for g in groups] if counts else []
-        value: Any = torch.tensor(loss)
+        value: Any = torch.tensor(loss, device="cpu")
         self._optimizer.step(lambda: value)
         if not counts:
             return
@@ -128,7 +129,7 @@ def _on_noise(optimizer: Optimizer, steps: int, gradient_norm: float, seed: int)
     probe = Probe(optimizer, stands)
     for t in range(steps):
         for stand in stands.values():
-            noise = torch.randn(stand.shape, generator=generator, dtype=torch.float32)
+            noise = torch.randn(stand.shape, generator=generator, dtype=torch.float32, device="cpu")
             stand.grad = (noise * scale).to(stand)
         probe.step(1.0, counts=t >= steps // 2)
     measured = {p: probe.rms(stand) for p, stand in stands.items()}
@@ -143,15 +144,16 @@ def _on_gradients(optimizer: Optimizer, backward: BACKWARD, steps: int) -> dict[
         loss = backward()
         for p, stand in stands.items():
             stand.grad = None if p.grad is None else p.grad.detach().to(stand.dtype, copy=True)
-        probe.step(1.0 if loss is None else float(torch.as_tensor(loss).detach()), counts=t >= steps // 2)
+        probe.step(1.0 if loss is None else float(as_tensor(loss).detach()), counts=t >= steps // 2)
     return {p: probe.rms(stand) for p, stand in stands.items()}
 
 
 def _stand_in(param: Tensor, elementwise: bool, generator: torch.Generator) -> Tensor:
     if elementwise and param.numel() > ENOUGH:
-        return torch.zeros(ENOUGH, requires_grad=True)
+        return torch.zeros(ENOUGH, device="cpu", requires_grad=True)
     if param.is_meta or type(param.data) is not Tensor:
-        return (0.02 * torch.randn(param.shape, generator=generator)).requires_grad_()
+        noise = torch.randn(param.shape, generator=generator, device="cpu")
+        return (0.02 * noise).requires_grad_()
     return _weights(param).requires_grad_()
 
 
@@ -168,6 +170,6 @@ def state_bytes(optimizer: Optimizer, group: Mapping[str, Any], param: Tensor) -
         rule = optimizer._rule(group).for_shape(param.shape[group.get("batch_dims", 0) :])
         state = initial_state(rule, param, group, torch.device("meta"))
     elif not state:
-        double = Probe(optimizer, {param: torch.zeros(param.shape, dtype=param.dtype, requires_grad=True)})
-        state = double.state_after_a_step()
+        stand_in = torch.zeros(param.shape, dtype=param.dtype, device="cpu", requires_grad=True)
+        state = Probe(optimizer, {param: stand_in}).state_after_a_step()
     return sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor))

@@ -176,7 +176,7 @@ def noise(shape: Sequence[int], step: int, index: int) -> Tensor:
 @functools.lru_cache(maxsize=2048)
 def _noise(shape: tuple[int, ...], step: int, index: int) -> Tensor:
     generator = torch.Generator().manual_seed(7919 * step + 104729 * index + 1)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:

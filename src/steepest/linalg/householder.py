@@ -36,7 +36,7 @@ def _blocked(a: Tensor) -> Tensor:
         rest = a[start:, stop:]
         rest.addmm_(v, t.mT @ (v.mT @ rest), alpha=-1)
         panels.append((start, v, t))
-    q = torch.eye(d, dtype=a.dtype)
+    q = torch.eye(d, dtype=a.dtype, device=a.device)
     for start, v, t in reversed(panels):
         corner = q[start:, start:]
         corner.addmm_(v, t @ (v.mT @ corner), alpha=-1)

@@ -1,8 +1,13 @@
-"""Which dtype a matrix iteration computes in."""
+"""Which dtype matrix products compute in."""
 
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
+
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+"""Types of devices on which regions of mixed precision are looked for."""
 
 
 @cache
@@ -14,6 +19,19 @@ def fast_bfloat16(device: torch.device) -> bool:
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return False
+
+
+def own_dtypes() -> AbstractContextManager[Any]:
+    """Return a context in which products keep their dtypes, in regions of ``torch.autocast`` too.
+
+    It would round factors of float32 to bfloat16, and hand the result to operations that refuse it.
+    """
+    if not torch._C._is_any_autocast_enabled():
+        return nullcontext()
+    stack = ExitStack()
+    for kind in filter(torch.is_autocast_enabled, _AUTOCAST):
+        stack.enter_context(torch.autocast(kind, enabled=False))
+    return stack
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

@@ -179,7 +179,7 @@ def _loss_of(backward: Callable[[], Any], optimizer: Optimizer) -> float:
 
 def _stepped(optimizer: Optimizer, loss: float) -> bool:
     """Take the step; return False if it was refused for gradients that are not finite."""
-    value: Any = torch.tensor(loss)
+    value: Any = torch.tensor(loss, device="cpu")
     try:
         optimizer.step(lambda: value)  # for steps that need the loss; gradients are there already
     except FloatingPointError:

@@ -151,7 +151,7 @@ def suggest_lr(
 
 def _groups(model: Any) -> Sequence[dict[str, Any]]:
     if model is None:
-        return [{"params": [Parameter(torch.zeros(shape)) for shape in SHAPES]}]
+        return [{"params": [Parameter(torch.zeros(shape, device="cpu")) for shape in SHAPES]}]
     if isinstance(model, nn.Module):
         return list(param_groups(model))
     if isinstance(model, Tensor | str | Mapping) or not isinstance(model, Iterable):
@@ -190,7 +190,7 @@ def _growth(cls: type[Optimizer], own: Optimizer, params: list[Tensor], options:
     entries = sum(p.numel() for group in own.param_groups for p in group["params"])
     largest = max(params, key=Tensor.numel)
     share = math.sqrt(largest.numel() / entries)
-    piece = Parameter(torch.zeros(tuple(min(size, PIECE) for size in largest.shape)))
+    piece = Parameter(torch.zeros([min(size, PIECE) for size in largest.shape], device="cpu"))
     small = _built(cls, [{"params": [piece], **_kept(own, largest)}], 1e-3, options)
     norms = (share, 10 * share)
     one, ten = (update_rms(small, steps=GROWTH_STEPS, gradient_norm=norm)[piece] for norm in norms)

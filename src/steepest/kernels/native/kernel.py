@@ -199,5 +199,5 @@ def _scratch(library: Library, rows: int, columns: int, threads: int) -> Tensor:
     size = threads * library.scratch_bytes(rows, columns) + 64
     held = getattr(_own, "scratch", None)
     if held is None or held.numel() < size:
-        held = _own.scratch = torch.empty(size, dtype=torch.uint8)
+        held = _own.scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
     return held

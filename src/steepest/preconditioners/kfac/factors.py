@@ -151,7 +151,7 @@ class ActivationKronecker(Preconditioner):
 
 def squared_length(parts: Iterable[tuple[Any, Tensor, Tensor]]) -> Tensor:
     """Return the sum of lr^2 <U, G> over (lr, U, G): about twice the KL divergence of a step."""
-    total = torch.zeros(())
+    total = torch.zeros((), device="cpu")
     for lr, u, g in parts:
         wide = g.dtype if g.device.type == "mps" else torch.float64
         share = lr * lr * (u.to(wide) * g.to(wide)).sum()

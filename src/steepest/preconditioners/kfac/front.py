@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from steepest.hypers import validate
+from steepest.linalg.precision import own_dtypes
+from steepest.numeric import as_tensor
 from steepest.preconditioners.kfac.direction import LayerStep, layer_state, observes_next
 from steepest.preconditioners.kfac.factors import ActivationKronecker
 from steepest.preconditioners.kfac.hooks import LayerWatch
@@ -83,7 +85,7 @@ class KFACPreconditioner:
         """State by name of layer, under the names of :class:`steepest.KFAC`."""
         for layer in self._watch.layers:
             if is_sharded(layer.weight):  # whose checkpoints must be complete before the first step
-                self.state[layer.name] = {"step": torch.zeros(())}
+                self.state[layer.name] = {"step": torch.zeros((), device="cpu")}
 
     def _preconditioner(self, layer: Layer | None) -> ActivationKronecker:
         return ActivationKronecker(
@@ -111,7 +113,8 @@ class KFACPreconditioner:
             raise ValueError("lr=None: kl_clip bounds the step, so that precondition(lr=...) needs its lr")
         validate(self.__dict__, KFAC_CHECKS)
         try:
-            self._replace_gradients(lr)
+            with own_dtypes():
+                self._replace_gradients(lr)
         finally:
             self._watch.forget()
         self._plan()
@@ -241,7 +244,7 @@ def restored(
         )
     own = {}
     for name, value in saved.items():
-        value, expected = torch.as_tensor(value), template[name]
+        value, expected = as_tensor(value), template[name]
         if value.shape != expected.shape:
             raise ValueError(
                 f"the saved {name!r} of layer {layer.name!r} has shape {tuple(value.shape)}, "
