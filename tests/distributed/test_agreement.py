@@ -145,9 +145,42 @@ def _two_meshes():
 
 
 def test_a_verdict_reaches_ranks_of_other_meshes() -> None:
-    for message, moved in run(4, _two_meshes):
-        assert message.startswith("FloatingPointError")
-        assert not moved
+    (own, _), *_, (other, _) = answers = run(4, _two_meshes)
+    assert own.startswith("FloatingPointError: the gradient of parameter 0 of shape (4, 3) is not finite")
+    assert other.startswith("FloatingPointError: the gradient of a parameter of another rank is not finite")
+    assert not any(moved for _, moved in answers)
+
+
+def _on_half_of_them(rank):
+    """One parameter on all ranks, then one on the first two alone; a gradient of ``rank`` is not finite."""
+    everyone = init_device_mesh("cpu", (4,))
+    half = init_device_mesh("cpu", (2, 2), mesh_dim_names=("half", "within"))["within"]
+    params = [Parameter(sharded(torch.ones(8, 3), everyone, (Shard(0),)))]
+    params += [Parameter(sharded(torch.ones(4, 3), half, (Shard(0),)))] if dist.get_rank() < 2 else []
+    for p in params:
+        p.grad = torch.full_like(p, math.nan if dist.get_rank() == rank and p is params[-1] else 1.0)
+    return _outcome(steepest.NormalizedSGD(params, lr=0.1), params)
+
+
+@pytest.mark.parametrize("rank", [0, 3, None])
+def test_ranks_that_have_no_part_of_a_mesh_are_not_out_of_step(rank) -> None:
+    for message, moved in run(4, _on_half_of_them, rank):
+        assert moved == (rank is None)
+        assert message.startswith("" if rank is None else "FloatingPointError: the gradient of")
+
+
+def _one_rank(make_name):
+    mesh = init_device_mesh("cpu", (1,))
+    param = Parameter(sharded(torch.ones(4, 3), mesh, (Shard(0),)))
+    param.grad = torch.full_like(param, math.nan)
+    return _outcome(getattr(steepest, make_name)([param]), [param])
+
+
+@pytest.mark.parametrize("make_name", ["AdamW", "Muon"])
+def test_a_rank_alone_looks_at_its_gradients(make_name) -> None:
+    [(message, moved)] = run(1, _one_rank, make_name)
+    assert message.startswith("FloatingPointError: the gradient of parameter 0 of shape (4, 3) is not finite")
+    assert not moved
 
 
 def _quiet():

@@ -34,6 +34,7 @@ from steepest import (
 )
 from steepest.distributed import configure
 from steepest.distributed.settings import settings_of
+from toys import MAKERS, give_gradients, parameters, train
 
 
 class Loss:
@@ -73,6 +74,8 @@ VARIANTS = {
 
 NETWORK = ["polyak", "clipped rows", "clipped constrained"]
 """Those in which one number ties all parameters together, counted once however many copies there are."""
+ONE_SIDED = ["scion columns", "hyperball ANDI", "columns", "dual rows"]
+"""Those that sum along rows or columns, of which only the one is cut when the other is whole."""
 
 
 def _follow(names, mesh, placements, shapes):
@@ -80,11 +83,16 @@ def _follow(names, mesh, placements, shapes):
 
 
 @pytest.mark.parametrize(
-    "mesh", [((4,), (Shard(0),)), ((2, 2), (Replicate(), Shard(0))), ((2, 2), (Shard(0), Shard(1)))], ids=str
+    ("names", "mesh", "placements"),
+    [
+        (list(VARIANTS), (2, 2), (Shard(0), Shard(1))),
+        ([*NETWORK, *ONE_SIDED], (4,), (Shard(0),)),
+        (NETWORK, (2, 2), (Replicate(), Shard(0))),
+    ],
+    ids=["both", "rows", "hybrid"],
 )
-def test_same_as_on_one_process(mesh) -> None:
-    names = NETWORK if isinstance(mesh[1][0], Replicate) else list(VARIANTS)
-    for rank in run(4, _follow, names, *mesh, MATRICES):
+def test_same_as_on_one_process(names, mesh, placements) -> None:
+    for rank in run(4, _follow, names, mesh, placements, MATRICES):
         for name, found in rank.items():
             assert found["weights"] <= 1e-10, name
             assert found["state"] <= 1e-10, name
@@ -119,7 +127,7 @@ def test_stacks_of_matrices(dim) -> None:
 
 def _copies():
     return {
-        name: parity.follow(name, (4,), (Replicate(),), steps=6)["weights"]
+        name: parity.follow(name, (4,), (Replicate(),), MATRICES, steps=6)["weights"]
         for name in ("Muon", "SOAP", "ANDI")
     }
 
@@ -149,6 +157,61 @@ def _low(case):
 def test_low_precision(case) -> None:
     for rank in run(2, _low, case):
         assert all(found <= LOW[case][2] for found in rank.values()), rank
+
+
+def _loaded_whole(name):
+    """A checkpoint of one process, loaded where the matrices of stacks are divided, and gone on from."""
+    mesh, whole = init_device_mesh("cpu", (2,)), parameters(STACKS)
+    single = MAKERS[name]([{"params": whole, "batch_dims": 1}])
+    train(single, whole, range(3))
+    parts = [Parameter(parity.sharded(p.detach().clone(), mesh, (Shard(0),))) for p in whole]
+    optimizer = MAKERS[name]([{"params": parts, "batch_dims": 1}])
+    begun = {name: type(value) for name, value in optimizer.state[parts[0]].items()}
+    optimizer.load_state_dict(single.state_dict())
+    assert {name: type(value) for name, value in optimizer.state[parts[0]].items()} == begun
+    for seed in range(3, 6):
+        train(single, whole, [seed])
+        for p, part in zip(whole, parts, strict=True):
+            assert p.grad is not None
+            part.grad = parity.placed_like(part, p.grad)
+        optimizer.step()
+    return parity.difference([parity.whole_of(part) for part in parts], whole)
+
+
+@pytest.mark.parametrize("name", ["Muon", "SOAP"])
+def test_a_whole_checkpoint_is_divided_with_its_stacks(name) -> None:
+    assert max(run(2, _loaded_whole, name)) <= 1e-10
+
+
+def _plain_gradient():
+    """A step refused for the gradient of the second parameter, and what it left of the first."""
+    mesh, whole = init_device_mesh("cpu", (2,)), parameters([(6, 5), (4, 4)])
+    give_gradients(whole, 0)
+    parts = [Parameter(parity.sharded(p.detach().clone(), mesh, (Shard(0),))) for p in whole]
+    parts[0].grad, parts[1].grad = torch.ones_like(parts[0]), whole[1].grad
+    optimizer = steepest.SOAP(parts)
+    with pytest.raises(
+        RuntimeError, match=r"parameter 1 of shape \(4, 4\) is a DTensor with a plain gradient"
+    ):
+        optimizer.step()
+    return [float(optimizer.state[part]["step"]) for part in parts]
+
+
+def test_a_plain_gradient_is_refused_before_anything_changes() -> None:
+    assert run(2, _plain_gradient) == [[0.0, 0.0]] * 2
+
+
+def _without_entries():
+    mesh = init_device_mesh("cpu", (2,))
+    params = [Parameter(parity.sharded(torch.ones(rows, 3), mesh, (Shard(0),))) for rows in (4, 0)]
+    optimizer = steepest.SOAP(params)
+    saved = optimizer.state_dict()
+    optimizer.load_state_dict(saved)
+    return [bool(optimizer.state.get(p)) for p in params], sorted(saved["state"])
+
+
+def test_parameters_without_entries_have_no_state() -> None:
+    assert run(2, _without_entries) == [([True, False], [0])] * 2
 
 
 def _fused():

@@ -1,8 +1,8 @@
 """What all ranks must know of each other's gradients before any of them changes anything.
 
-One small all-reduce for each mesh: which parameters have a gradient, and which gradients are not finite where
-somebody wants to know. Ranks that differ raise together, with the parameter's name; none is left waiting in a
-collective that the others never reach.
+One small all-reduce for each mesh, two where a mesh leaves ranks out: which parameters have a gradient, and
+which gradients are not finite where somebody wants to know. Ranks that differ raise together, with the
+parameter's name; none is left waiting in a collective that the others never reach.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -47,15 +48,14 @@ def agree(
     """
     lanes = [lane for lane in _lanes(groups, places) if lane.needed]
     verdict, message = plain_verdict, ""
-    # Meshes may cover different ranks: a verdict must reach all that share any of them.
-    for lane in [*lanes, *lanes[:-1]]:
+    for lane in _there_and_back(lanes):
         found, told = _look(lane, verdict)
         if found > verdict:
             verdict, message = found, told
     if verdict == DIFFERENT:
         raise RuntimeError(f"{message}; nothing was changed")
     if verdict == NOT_FINITE_HERE:
-        raise FloatingPointError(message or NOT_FINITE.format("a parameter that is not distributed"))
+        raise FloatingPointError(message or NOT_FINITE.format("a parameter of another rank"))
     return verdict == GO_ON
 
 
@@ -64,7 +64,7 @@ def _lanes(groups: Sequence[Mapping[str, Any]], places: Mapping[Tensor, Place]) 
     for group in groups:
         for i, param in enumerate(group["params"]):
             place = places.get(param)
-            if place is None or not param.numel() or place.layout.size == 1:
+            if place is None or not param.numel():
                 continue
             lane = lanes.get(place.layout.group)
             if lane is None:
@@ -72,6 +72,17 @@ def _lanes(groups: Sequence[Mapping[str, Any]], places: Mapping[Tensor, Place]) 
             lane.members.append((group, i, param))
             lane.needed |= place.communicates or _policy(group, param) != "propagate"
     return list(lanes.values())
+
+
+def _there_and_back(lanes: Sequence[_Lane]) -> list[_Lane]:
+    """Return the order in which verdicts are exchanged, so that each reaches all that share any ranks.
+
+    Ranks may hold parameters on meshes that others are no part of. How often a group is asked must then
+    follow from the group alone: the whole world once, any other before and after it.
+    """
+    world = dist.get_world_size()
+    some = [lane for lane in lanes if size_of(lane.group) < world]
+    return [*some, *(lane for lane in lanes if size_of(lane.group) == world), *some[::-1]]
 
 
 def _look(lane: _Lane, verdict: int) -> tuple[int, str]:

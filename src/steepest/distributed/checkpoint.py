@@ -92,18 +92,20 @@ def settle(optimizer: Any) -> None:
     for param, place in places.items():
         for name, value in optimizer.state.get(param, {}).items():
             if not place.keeps_with_owner or name in BESIDE:
-                optimizer.state[param][name] = _settled(value, param, place)
+                optimizer.state[param][name] = value if name == "step" else _settled(value, param, place)
 
 
-def _settled(value: Any, param: Tensor, place: Place) -> Any:
-    """Return a state tensor placed as the parameter is."""
-    if not isinstance(param, DTensor) or not isinstance(value, Tensor) or value.shape != param.shape:
+def _settled(value: Tensor, param: Tensor, place: Place) -> Tensor:
+    """Return a state tensor placed as the parameter is, or as its matrices are."""
+    layout = place.layout
+    if not isinstance(param, DTensor) or (layout.cuts_matrices and value.shape != param.shape):
         return value
+    layout = layout.beside(value.shape)
     if isinstance(value, DTensor):
-        if value.device_mesh == param.device_mesh and value.placements == param.placements:
+        if value.device_mesh == layout.mesh and tuple(value.placements) == layout.placements:
             return value
         value = value.full_tensor()
-    return place.layout.wrap(place.layout.part(value).clone(memory_format=torch.contiguous_format))
+    return layout.wrap(layout.part(value).clone(memory_format=torch.contiguous_format))
 
 
 def _refuse_blocks(optimizer: Any, places: dict[Tensor, Place]) -> None:

@@ -7,6 +7,7 @@ the first three kinds (sums over them are partial), and equal over the last.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,10 +23,9 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 from steepest.distributed import collectives
+from steepest.distributed.transport import Region, cut
 from steepest.views import as_stack, stack_shape
 
-Region = tuple[tuple[int, ...], tuple[int, ...]]
-"""Offset and size of a block along every dimension."""
 Cut = Literal["batch", "rows", "columns"]
 
 
@@ -101,25 +101,29 @@ class Layout:
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """The block that each rank of :attr:`group` holds."""
-        return tuple(self._region(self._coordinate(rank)) for rank in range(self.size))
+        return tuple(self._region(coordinate) for coordinate in self._coordinates)
 
     def replica_of(self, rank: int) -> tuple[int, ...]:
         """Return the ranks of :attr:`group` that together hold one copy, ``rank`` among them."""
-        own = self._copy(self._coordinate(rank))
-        return tuple(other for other in range(self.size) if self._copy(self._coordinate(other)) == own)
+        copies = self._copies
+        return tuple(other for other in range(self.size) if copies[other] == copies[rank])
 
-    def _coordinate(self, rank: int) -> tuple[int, ...]:
-        """Return where a rank of the group stands in the mesh."""
+    @cached_property
+    def _coordinates(self) -> tuple[tuple[int, ...], ...]:
+        """Where each rank of the group stands in the mesh."""
         if self.mesh is None:
-            return (rank,)
-        place = (self.mesh.mesh == dist.get_global_rank(self.group, rank)).nonzero()[0]
-        return tuple(place.tolist())
+            return tuple((rank,) for rank in range(self.size))
+        places = itertools.product(*map(range, self.mesh.shape))
+        found = dict(zip(self.mesh.mesh.flatten().tolist(), places, strict=True))
+        return tuple(found[dist.get_global_rank(self.group, rank)] for rank in range(self.size))
 
-    def _copy(self, coordinate: Sequence[int]) -> tuple[int, ...]:
-        """Return which copy of the parameter a coordinate belongs to."""
+    @cached_property
+    def _copies(self) -> tuple[tuple[int, ...], ...]:
+        """Which copy of the parameter each rank of the group has a part of."""
         if self.mesh is None:
-            return tuple(coordinate)
-        return tuple(c for c, p in zip(coordinate, self.placements, strict=True) if sharded_dim(p) is None)
+            return self._coordinates
+        whole = [i for i, placement in enumerate(self.placements) if sharded_dim(placement) is None]
+        return tuple(tuple(coordinate[i] for i in whole) for coordinate in self._coordinates)
 
     def _region(self, coordinate: Sequence[int]) -> Region:
         offset, size = [0] * len(self.shape), list(self.shape)
@@ -148,21 +152,31 @@ class Layout:
     def wrap(self, local: Tensor) -> Tensor:
         """Return a tensor with the parameter's shape and placements, of which ``local`` is this rank's part.
 
-        For values of another shape, such as factors, only where matrices are not cut: the leading batch
-        dimensions are then sharded as the parameter's are.
+        For values of another shape, such as factors, only where matrices are not cut; see :meth:`beside`.
         """
         if self.mesh is None:
             return local
-        shape, placements = self.shape, self.placements
+        own = self
         if not self.cuts_matrices and local.shape != self.local_shape:
-            shape = Size((*shape[: self.batch_dims], *local.shape[self.batch_dims :]))
-            cuts = [sharded_dim(placement) for placement in placements]
-            placements = tuple(
-                placement if dim is not None and dim < self.batch_dims else Replicate()
-                for placement, dim in zip(placements, cuts, strict=True)
-            )
-        stride = torch.empty(shape, device="meta").stride()
-        return DTensor.from_local(local, self.mesh, placements, run_check=False, shape=shape, stride=stride)
+            own = self.beside(Size((*self.shape[: self.batch_dims], *local.shape[self.batch_dims :])))
+        stride = torch.empty(own.shape, device="meta").stride()
+        return DTensor.from_local(
+            local, self.mesh, own.placements, run_check=False, shape=own.shape, stride=stride
+        )
+
+    def beside(self, shape: Size) -> Layout:
+        """Return the layout of a value kept for every matrix, where matrices are not cut.
+
+        Its batch dimensions are sharded as the parameter's are, the rest is whole.
+        """
+        if shape == self.shape:
+            return self
+        cuts = [sharded_dim(placement) for placement in self.placements]
+        placements = tuple(
+            placement if dim is not None and dim < self.batch_dims else Replicate()
+            for placement, dim in zip(self.placements, cuts, strict=True)
+        )
+        return Layout(shape, self.batch_dims, self.mesh, placements, self.replicas)
 
     @cached_property
     def local_shape(self) -> Size:
@@ -171,9 +185,7 @@ class Layout:
 
     def part(self, whole: Tensor) -> Tensor:
         """Return this rank's block of a whole tensor that every rank has; shares its memory."""
-        for dim, (start, size) in enumerate(zip(*self.regions[self.rank], strict=True)):
-            whole = whole.narrow(dim, start, size)
-        return whole
+        return cut(whole, self.regions[self.rank])
 
 
 def sharded_dim(placement: Placement) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -148,7 +148,6 @@ class _Leaving:
 
     wave: _Wave
     pending: Pending
-    sent: Tensor = field(repr=False)
 
 
 @dataclass
@@ -188,7 +187,7 @@ class _Pipe:
                     answers.update((_number(i, k, a), one) for i, one in zip(members, stack, strict=True))
         some = coming.parts[wave.jobs[0]][0]
         buffer = wave.back.pack(lambda m: cut(answers[m.item], m.region), self.traffic, some.device)
-        return _Leaving(wave, wave.back.start(buffer, self.group, "directions from owners"), buffer)
+        return _Leaving(wave, wave.back.start(buffer, self.group, "directions from owners"))
 
     def _stacks(
         self, numbers: Iterable[int], parts: Mapping[int, Sequence[Tensor]]

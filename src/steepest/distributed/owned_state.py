@@ -80,7 +80,7 @@ def kept(groups: Iterable[Mapping[str, Any]], owned: Owned) -> list[Kept]:
         Kept(group, i, p, *known, owner[p])
         for group in groups
         for i, p in enumerate(group["params"])
-        if (known := owned(group, p)) is not None and kind(known[0]) == "whole"
+        if p.numel() and (known := owned(group, p)) is not None and kind(known[0]) == "whole"
     ]
 
 

@@ -52,5 +52,5 @@ def begin(optimizer: Any, group: dict[str, Any], *, anew: bool = False) -> None:
     for param, place in places.items():
         if anew:
             optimizer.state.pop(param, None)
-        if not optimizer.state[param] and param.device.type != "meta" and param.numel():
+        if param.device.type != "meta" and param.numel() and not optimizer.state[param]:
             optimizer.state[param].update(initial_state(place, param, group))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -56,6 +56,7 @@ def move_members(
     settings: Settings,
 ) -> None:
     """Move members on which all ranks have agreed; owners follow from all ``groups``."""
+    members = [replace(member, grad=_gradient(member)) for member in members]
     plain = [member for member in members if member.param not in places]
     work = _Work(rules, {})
     summed: dict[object, list[Shard]] = {}
@@ -132,7 +133,8 @@ class _Work:
     groups: dict[tuple[int, Rule], dict[str, Any]]
     parts: list[Member] = field(default_factory=list)
     states: dict[Tensor, dict[str, Any]] = field(default_factory=dict)
-    places: dict[int, Place] = field(default_factory=dict)
+    wholes: dict[int, tuple[Member, Place]] = field(default_factory=dict)
+    """The parameter of each part, and its place, by the part's id."""
     idle: list[Move] = field(default_factory=list)
     hypers: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     slots: dict[int, dict[int, int]] = field(default_factory=dict)
@@ -147,9 +149,9 @@ class _Work:
         if place.way == "alone" and place.layout.cuts_matrices:
             rule = fixed(place.rule, place.layout.shape[place.layout.batch_dims :])
         group = self.groups.setdefault((id(member.group), rule), {**member.group, "params": []})
-        self.parts.append(Member(group, len(group["params"]), weight, _gradient(member)))
+        self.parts.append(Member(group, len(group["params"]), weight, member.grad))
         group["params"].append(weight)
-        self.states[weight], self.places[id(weight)] = kept, place
+        self.states[weight], self.wholes[id(weight)] = kept, (member, place)
 
     def _rest(self, member: Member, place: Place, weight: Tensor, kept: dict[str, Any]) -> None:
         """Count the step of an empty part, and take part in sums over ranks."""
@@ -165,8 +167,10 @@ class _Work:
         """Move all parts; return the moves that wait for a number of the whole network."""
         rules = {id(group): rule for (_, rule), group in self.groups.items()}
         for bucket in stepping.form_buckets(self.parts, rules, self.states):
+            if bucket.slots:
+                bucket.slots = [self._slot(self.wholes[id(part)][0]) for part in bucket.params]
             for moved in stepping.advance(bucket):
-                moved.groups = self.places[id(moved.param)].layout.shard_groups
+                moved.groups = self.wholes[id(moved.param)][1].layout.shard_groups
                 yield moved
         yield from self.idle
 
@@ -181,7 +185,7 @@ class _Work:
             hypers = {**hypers, "step": stepping.step_count([own], repeats)}
         if rule.preconditioner.staggered > 1:
             hypers = {**hypers, "slots": (self._slot(member),) * layout.shape[: layout.batch_dims].numel()}
-        grad = _gradient(member).to(compute_dtype(weight))
+        grad = member.grad.to(compute_dtype(weight))
         if group["maximize"]:
             grad = -grad
         if rule.decay == "l2" and hypers.get("weight_decay", 0.0) != 0.0:
