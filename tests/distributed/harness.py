@@ -2,30 +2,35 @@
 
 ``run(world, function, *args)`` calls a module-level function of a test module on every rank of a gloo group
 and returns what each rank returned. The function may use ``torch.distributed`` freely; its arguments and
-results are pickled.
+results are pickled. Workers are forked from a process that has imported torch and done nothing else.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import os
-import secrets
+import multiprocessing
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Collection
-from functools import cached_property
-from multiprocessing.connection import Client, Connection, Listener, wait
-from pathlib import Path
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-TESTS = Path(__file__).parent.parent
 GRACE = 5.0
 """Seconds the other ranks have, once one has failed."""
+STARTING = multiprocessing.get_context("forkserver")
+STARTING.set_forkserver_preload(
+    [
+        "pytest",
+        "torch._dynamo",  # which the first step of any optimizer imports
+        "torch.distributed.checkpoint.state_dict",
+        "torch.distributed.fsdp",
+        "torch.distributed.tensor.parallel",
+        "steepest.distributed",
+    ]
+)
 
 
 class RankFailed(AssertionError):
@@ -33,28 +38,17 @@ class RankFailed(AssertionError):
 
 
 class _Worker:
-    """One process, and the connection to it once it has come up."""
+    """One process, and the connection to it."""
 
     def __init__(self) -> None:
-        key = secrets.token_bytes(16)
-        self._listener = Listener(authkey=key)
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
-            "HARNESS_ADDRESS": str(self._listener.address),
-            "HARNESS_KEY": key.hex(),
-        }
-        self.process = subprocess.Popen([sys.executable, "-m", "distributed.harness"], env=environment)
-
-    @cached_property
-    def connection(self) -> Connection:
-        with self._listener:
-            return self._listener.accept()
+        self.connection, theirs = STARTING.Pipe()
+        self.process = STARTING.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
 
     def stop(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.join()
         self.connection.close()
 
 
@@ -121,7 +115,7 @@ def run(
     return [answers[rank][1] if rank in answers else None for rank in range(world)]
 
 
-def _serve() -> None:
+def _serve(connection: Connection) -> None:
     """Answer jobs until the connection closes."""
     import importlib
     import warnings
@@ -136,7 +130,6 @@ def _serve() -> None:
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\..*")
     collectives.TIMEOUT = timedelta(seconds=30)
-    connection = Client(os.environ["HARNESS_ADDRESS"], authkey=bytes.fromhex(os.environ["HARNESS_KEY"]))
     while True:
         try:
             module, name, args, rank, world, meeting = connection.recv()
@@ -156,7 +149,3 @@ def _serve() -> None:
             answer = False, traceback.format_exc()
         with contextlib.suppress(BrokenPipeError):
             connection.send(answer)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -1,7 +1,5 @@
 """Optimizers that need whole matrices, on shards and on replicas: twenty steps as on one process."""
 
-from functools import partial
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -92,8 +90,6 @@ def variants():
         "hyperball": hyperball(Muon),
         "squared": lambda params: Steepest(params, lr=0.01, recipe=recipes.MUON_SQUARED),
         "shampoo": lambda params: Steepest(params, lr=0.01, recipe=recipes.SHAMPOO_SPECTRAL),
-        "staggered": partial(SOAP, lr=0.01, precondition_frequency=4, refresh_timing="staggered"),
-        "background": partial(SOAP, lr=0.01, precondition_frequency=2, refresh_timing="background"),
         "decayed": lambda params: MuAdam(params, lr=0.01, weight_decay=0.1),
         "maximized": lambda params: Muon(params, lr=0.01, maximize=True),
     }

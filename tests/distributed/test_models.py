@@ -12,7 +12,8 @@ from distributed.harness import run
 from distributed.parity import difference, whole_of
 from toys import MAKERS
 
-NAMES = ["ANDI", "AdamW", "ClippedScion", "MADGRAD", "MuAdam", "Muon", "NormalizedSGD", "SignSGD"]
+NAMES = ["ANDI", "AdamW", "ClippedScion", "Muon"]
+"""One for each way to step: with sums, entry by entry, with a number of the network, on owners."""
 
 
 def _net() -> nn.Module:

@@ -1,5 +1,6 @@
 """Matrices made whole on their owners: the same directions as on one process, for every rule and layout."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -66,6 +67,7 @@ def gradient(i, step):
     return torch.randn(SHAPES[i], dtype=torch.float64, generator=generator)
 
 
+@cache
 def alone(rule):
     """The directions of all steps on one process, (S, M) for each parameter."""
     results = []
@@ -216,9 +218,11 @@ def shown_and_placed(rule_name, placement, replicas=False):
     return facts
 
 
-@pytest.mark.parametrize("rule", ["SOAP", "Shampoo"])
-def test_state_is_shown_sharded_and_taken_back(rule):
-    several = [run(4, shown_and_placed, rule, placement) for placement in ("rows", "columns", "both")]
+@pytest.mark.parametrize(
+    ("rule", "placements"), [("SOAP", ["rows", "columns", "both"]), ("Shampoo", ["rows"])]
+)
+def test_state_is_shown_sharded_and_taken_back(rule, placements):
+    several = [run(4, shown_and_placed, rule, placement) for placement in placements]
     several.append(run(4, shown_and_placed, rule, "copies", True))
     one = several[0][0]
     assert {name for _, name, _ in one} >= {"left", "right", "fallbacks", "left_unit"}
