@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,13 +11,19 @@ from torch import Tensor
 
 from steepest.rule import Rule
 from steepest.stepping import BESIDE
-from steepest.views import initial_state
+from steepest.views import initial_state, stack_shape
 
 
 def template(rule: Rule, param: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return names, shapes and dtypes of what the owner keeps, on the meta device."""
     state = initial_state(rule, param, group, torch.device("meta"))
     return {name: value for name, value in state.items() if name not in BESIDE}
+
+
+@lru_cache(maxsize=4096)
+def _names(rule: Rule, shape: tuple[int, int, int]) -> frozenset[str]:
+    """Return the names of what the owner keeps; they are looked for at every step."""
+    return frozenset(rule.init(torch.empty(shape, device="meta"))) - {*BESIDE}
 
 
 def complete(
@@ -27,8 +34,8 @@ def complete(
     Raises:
         RuntimeError: when it should be there, but is not.
     """
-    names = template(rule, param, group)
-    if all(name in own for name in names):
+    names = _names(rule, stack_shape(param.shape, group.get("batch_dims", 0)))
+    if names <= own.keys():
         return
     if own.get("step", 0) > 1:
         raise RuntimeError(
