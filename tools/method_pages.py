@@ -39,10 +39,27 @@ def page(cls: type) -> str:
     example = [line[4:] for line in told["Example"].splitlines() if line.startswith((">>> ", "... "))]
     call = f"steepest.{cls.__name__}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
     lines += ["", "## Use", "", "```python", *example, "```", ""]
-    lines += ["## Arguments", "", "```text", call, "", plain(told["Args"]), "```"]
+    lines += ["## Arguments", "", "```text", call, "```", "", *arguments(told["Args"])]
     for section in ("Raises", "Source"):
         lines += ["", f"## {TITLES[section]}", "", escape(marked(told[section]))]
     return "\n".join(lines) + "\n"
+
+
+def arguments(text: str) -> list[str]:
+    """Return a list entry for every argument or arguments that a docstring describes together."""
+    lines = []
+    for entry in re.split(r"\n(?=\S)", text):
+        names, _, told = entry.partition(": ")
+        listed = ", ".join(f"`{name}`" for name in names.split(", "))
+        lines.append(f"- {listed}: {linked(escape(marked(' '.join(told.split()))))}")
+    return lines
+
+
+def linked(text: str) -> str:
+    """Return text whose "as in `Method`" leads to that method's page."""
+    return re.sub(
+        r"as in `(\w+)`", lambda m: f"as in [`{m[1]}`]({m[1]}.md)" if m[1] in methods() else m[0], text
+    )
 
 
 def escape(text: str) -> str:

@@ -50,6 +50,29 @@ def test_formulas_become_mathml_and_nothing_else_changes():
     assert made.endswith("<code>$x$</code>")
 
 
+def test_formulas_need_no_font_of_their_own():
+    formula = hook("mathml").formula
+    assert "<mo>" not in formula(r"L^\top \operatorname{sign}(G)", "inline")
+    assert ">\N{LATIN CAPITAL LETTER G WITH CIRCUMFLEX}</mi>" in formula(r"\hat G", "inline")
+    assert formula(r"2\,|G|", "inline").count('lspace="0" rspace="0">&#x0007C;') == 2
+
+
+def test_long_code_in_tables_may_break():
+    on_page_content = hook("breaks").on_page_content
+    call = "<code>Eigenbasis(frequency=100, start=1)</code>"
+    assert on_page_content(f"<td>{call}</td>{call}") == (
+        f"<td><code>Eigenbasis(<wbr>frequency=<wbr>100, start=<wbr>1)</code></td>{call}"
+    )
+    assert on_page_content("<td><code>f(a=1)</code></td>") == "<td><code>f(a=1)</code></td>"
+
+
+def test_every_page_stands_in_the_navigation_once():
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = re.findall(r"^ +- (?:\w+: )?([\w/-]+\.md)$", text[text.index("\nnav:") :], re.MULTILINE)
+    there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert sorted(named) == sorted(there | {"changelog.md", "tutorials/ANDI.md"})
+
+
 def test_a_command_without_mathml_stops_the_build():
     with pytest.raises(PluginError, match=r"no MathML for \\nosuch"):
         hook("mathml").formula(r"\nosuch{x}", "inline")
@@ -71,8 +94,13 @@ def test_docstrings_keep_pairings_duals_and_products():
     assert (
         rewritten("<M, S> is |G|* u(G), a * b, not 3 < 4.") == r"&lt;M, S> is |G|\* u(G), a \* b, not 3 < 4."
     )
-    for kept in ("``<M, S> * a``", "**bold** and *slanted* words", ">>> a * b <c", "```text\n|G|* <a>\n```"):
+    for kept in ("``<M, S> * a``", "**bold** and *slanted* words", "```text\n|G|* <a>\n```"):
         assert rewritten(kept) == kept
+
+
+def test_sessions_outside_of_examples_are_code():
+    told = hook("docstrings").rewritten("A norm.\n\n>>> a * b <c\n3\n\nMore.")
+    assert told == "A norm.\n\n```pycon\n>>> a * b <c\n3\n```\n\nMore."
 
 
 def test_all_public_names_are_documented():

@@ -10,6 +10,7 @@ PUBLIC = re.compile(r"steepest\.((checks|distributed|linalg|rates)\.)?\w+")
 NAMES = re.compile(r"^( {4}(?:\w+, )*\w+,)\n {8}(?=\w+[,:])", re.MULTILINE)
 LITERAL = re.compile(r"```.*?```|``.*?``|`[^`\n]*`|^ *(?:>>>|\.\.\.) .*$", re.DOTALL | re.MULTILINE)
 MARKUP = re.compile(r"<(?=[\w|/])|(?<=\|)\*|(?<=\s)\*(?=\s)")
+SESSION = re.compile(r"^>>> .*\n(?:.+(?:\n|\Z))*", re.MULTILINE)
 FORMULA = re.compile(r"^Formula:\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
 
 
@@ -34,7 +35,7 @@ def escaped(text: str) -> str:
 
 
 def rewritten(text: str) -> str:
-    """Return a docstring whose formula is a block of text, whose roles are links, whose example is code.
+    """Return a docstring whose formula is a block of text, whose roles are links, whose examples are code.
 
     Names of arguments described together are put on one line, where the parser looks for them.
     """
@@ -42,6 +43,7 @@ def rewritten(text: str) -> str:
     def fenced(found: re.Match[str]) -> str:
         return f"```text\n{textwrap.dedent(found.group(1)).strip()}\n```\n\n"
 
+    text = SESSION.sub(lambda found: f"```pycon\n{found.group().strip()}\n```\n", text)
     text = re.sub(r"^Example:$", "Examples:", FORMULA.sub(fenced, text), flags=re.MULTILINE)
     return ROLE.sub(linked, escaped(NAMES.sub(r"\1 ", text)))
 

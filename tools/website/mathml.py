@@ -5,11 +5,14 @@ Arithmatex marks ``$...$`` and ``$$...$$``; this hook converts what it marked wh
 
 import html
 import re
+import unicodedata
 
 from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 
 MARKED = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+BAR = '<mo stretchy="false"'
+HAT = re.compile(r'<mover accent="true"><mi>(\w)</mi><mo>&#x0005E;</mo></mover>')
 
 
 def formula(latex: str, display: str) -> str:
@@ -22,7 +25,23 @@ def formula(latex: str, display: str) -> str:
     unknown = re.search(r"\\[A-Za-z]+", re.sub(r"&#x0*5[Cc];", r"\\", made))
     if unknown:
         raise PluginError(f"no MathML for {unknown.group()} in the formula {latex.strip()!r}")
-    return made
+    return tidied(made)
+
+
+def tidied(made: str) -> str:
+    """Return MathML that looks right without a font made for mathematics, which phones do not have.
+
+    There an operator gets space on both sides: names, the transpose's sign and bars are none. A hat is drawn
+    too high: one with a letter that Unicode has is that letter.
+    """
+    made = re.sub(r"<mo>(\w{2,}|&#x022A4;)</mo>", r"<mi>\1</mi>", made)
+    made = made.replace(f"{BAR}>&#x0007C;", f'{BAR} lspace="0" rspace="0">&#x0007C;')
+    return HAT.sub(hatted, made)
+
+
+def hatted(found: re.Match[str]) -> str:
+    letter = unicodedata.normalize("NFC", found.group(1) + "\N{COMBINING CIRCUMFLEX ACCENT}")
+    return f'<mi style="font-style: italic">{letter}</mi>' if len(letter) == 1 else found.group()
 
 
 def on_page_content(content: str, page, **_) -> str:

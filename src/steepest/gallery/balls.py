@@ -51,7 +51,7 @@ def draw_balls(path: str | Path, scale: tuple[float, float] = PLAIN) -> Path:
     """
     if min(scale) < 1:
         raise ValueError(f"scale must be two numbers >= 1, got {scale!r}")
-    made = style.figure(11, 3.5)
+    made = style.figure(9.5, 3.1)
     for axes, (name, norm) in zip(made.subplots(1, len(NORMS), sharey=True), NORMS.items(), strict=True):
         edge = boundary(norm, scale)
         axes.fill(edge[:, 0], edge[:, 1], color=style.FIRST, alpha=0.12)
@@ -76,6 +76,6 @@ def draw_balls(path: str | Path, scale: tuple[float, float] = PLAIN) -> Path:
     made.supxlabel(
         f"matrices [[x, y], [y, x]]{where}; dashed: gradient G, arrow: steepest step, dotted: <G, X> = |G|*",
         fontsize=8,
-        color=style.LIGHT,
+        color=style.TEXT,
     )
     return style.save(made, path)

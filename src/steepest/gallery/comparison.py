@@ -26,14 +26,15 @@ def draw_paths(rates: Mapping[type[RuleOptimizer], float | None], path: str | Pa
     """
     _some(rates)
     rows = -(-len(rates) // COLUMNS)
-    made = style.figure(11, 3.2 * rows)
+    made = style.figure(9.5, 2.8 * rows)
     panels = made.subplots(rows, COLUMNS, squeeze=False, sharex=True, sharey=True).flatten()
     for axes, (cls, lr) in zip(panels, rates.items(), strict=False):
         walked = best_path(cls) if lr is None else walk(cls, lr)
         draw_walk(axes, walked)
-        style.title(axes, f"{cls.__name__}: lr {walked.lr:.2g}, loss {walked.loss:.1e} after {STEPS} steps")
+        style.title(axes, f"{cls.__name__}: lr {walked.lr:.2g}, loss {walked.loss:.1e}")
     for axes in panels[len(rates) :]:
         axes.remove()
+    made.supxlabel(f"{STEPS} steps from the dot; the star is the minimum", fontsize=8, color=style.TEXT)
     return style.save(made, path)
 
 

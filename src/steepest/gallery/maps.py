@@ -36,7 +36,7 @@ def draw_equilibration(path: str | Path) -> Path:
     """
     uneven = torch.logspace(-0.5, 0.5, SHAPE[0], dtype=torch.float64)[:, None]
     g = gradient(torch.Generator().manual_seed(1)) * uneven
-    made = style.figure(11, 4.2)
+    made = style.figure(9.5, 3.8)
     left, right = made.subfigures(1, 2)  # pyright: ignore[reportGeneralTypeIssues]
     _map(left, "gradient G", g)
     _map(right, "Ghat = G / (r + c)", equilibrated(g))
@@ -50,8 +50,8 @@ def _map(half: SubFigure, name: str, matrix: Tensor) -> None:
     entries = (matrix.abs() / matrix.square().mean().sqrt()).log10()
     main: Axes = grid[1, 0]
     main.imshow(entries.numpy(), aspect="auto", cmap="viridis", vmin=FLOOR, vmax=CEILING)
-    main.set_xlabel("columns", fontsize=8, color=style.LIGHT)
-    main.set_ylabel("rows", fontsize=8, color=style.LIGHT)
+    main.set_xlabel("columns", fontsize=8, color=style.TEXT)
+    main.set_ylabel("rows", fontsize=8, color=style.TEXT)
     columns, rows = sizes(matrix, 0), sizes(matrix, 1)
     grid[0, 0].semilogy(columns, color=style.FIRST)
     grid[1, 1].semilogx(rows, range(len(rows)), color=style.FIRST)

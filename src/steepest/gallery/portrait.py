@@ -26,13 +26,13 @@ def draw_portrait(cls: type[RuleOptimizer], path: str | Path, lr: float | None =
     Raises:
         ValueError: the name ends in none of .png, .svg and .pdf.
     """
-    made = style.figure(11, 3.4)
+    made = style.figure(9.5, 3.1)
     first, second, third = made.subplots(1, 3)
     _path(first, cls, lr)
     gradient, update = last_update(cls)
     _spectra(second, gradient, update)
     _sizes(third, gradient, update)
-    made.suptitle(cls.__name__, x=0.01, ha="left", fontsize=12, color=style.INK)
+    made.suptitle(cls.__name__, x=0.01, ha="left", fontsize=11, color=style.INK)
     return style.save(made, path)
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, LIGHT = "#1f2430", "#8a93a5"
+INK, TEXT, LIGHT = "#1f2430", "#4a5365", "#8a93a5"
 FIRST, SECOND = "#0072b2", "#d55e00"
 
 
@@ -27,8 +27,8 @@ def title(axes: Axes, text: str) -> None:
     """Put a title over a panel, to the left, and quieten its frame."""
     from matplotlib.ticker import NullFormatter
 
-    axes.set_title(text, loc="left", fontsize=10, color=INK)
-    axes.tick_params(which="both", labelsize=8, colors=LIGHT)
+    axes.set_title(text, loc="left", fontsize=9, color=INK)
+    axes.tick_params(which="both", labelsize=8, color=LIGHT, labelcolor=TEXT)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
     for spine in axes.spines.values():
