@@ -52,6 +52,12 @@ def test_shapes_alike_are_measured_once_and_groups_apart():
     assert [rms[p] for p in params] == pytest.approx([1.0] * 4, rel=1e-4)
 
 
+def test_parts_of_a_parameter_are_measured_with_their_sides():
+    groups = [{"params": shapes((384, 128)), "split_sizes": [128] * 3}]
+    rms = update_rms(steepest.AdamW(groups, betas=(0.0, 0.0)), steps=2)
+    assert list(rms.values()) == [pytest.approx(1.0, rel=1e-3)]
+
+
 def test_a_turn_on_the_hyperball_is_as_large_as_the_weight():
     [weight] = shapes((8, 8))
     optimizer = steepest.hyperball(steepest.Muon)([weight], lr=1e-4)

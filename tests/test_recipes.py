@@ -120,6 +120,23 @@ def test_the_spectral_oracle_in_soaps_basis_without_second_moments_is_muon():
     assert (soap - b).abs().max() > 1e-2
 
 
+def test_a_group_may_have_a_recipe_of_its_own():
+    """It trains as an optimizer of that recipe, with the numbers the group gives."""
+    first, own, alone = (torch.nn.Parameter(torch.ones(4, 3)) for _ in range(3))
+    settings = {"recipe": recipes.MUON_SQUARED, "momentum": 0.5}
+    both = steepest.Steepest([{"params": [first]}, {"params": [own], **settings}], 0.1)
+    single = steepest.Steepest([{"params": [alone], **settings}], 0.1)
+    for grad in torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(0)):
+        first.grad, own.grad, alone.grad = grad, grad.clone(), grad.clone()
+        both.step()
+        single.step()
+    assert torch.equal(own, alone)
+    assert both.param_groups[1]["momentum"] == 0.5
+    assert both.param_groups[1]["beta2"] == 0.95
+    with pytest.raises(TypeError, match="recipe must be a Rule"):
+        both.add_param_group({"params": [alone], "recipe": "muon"})
+
+
 def test_parts_beside_a_recipe_replace_its_own():
     param = torch.nn.Parameter(torch.zeros(4, 4))
     optimizer = steepest.Steepest([param], 0.1, recipe=recipes.MUON_SQUARED, norm=steepest.RowNorm())

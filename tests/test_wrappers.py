@@ -64,6 +64,17 @@ def test_the_hyperball_keeps_the_norm_and_turns_by_lr():
         torch.testing.assert_close(param.detach(), w, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["Muon", "SPlus"])
+def test_lr_is_the_angle_whatever_the_method_divides_it_by(name):
+    w = start((6, 4))
+    param = torch.nn.Parameter(w.clone())
+    optimizer = steepest.hyperball(getattr(steepest, name))([param], lr=0.1)
+    param.grad = gradients((6, 4), 1)[0]
+    optimizer.step()
+    turned = param.detach() - w
+    assert 0.08 < turned.norm() / w.norm() < 0.1
+
+
 def test_the_hyperball_per_slice_of_a_stack():
     w = start((3, 5, 4))
     param = torch.nn.Parameter(w.clone())
@@ -89,10 +100,12 @@ def test_a_zero_weight_a_zero_gradient_and_a_zero_lr_stay_still_on_the_hyperball
     assert torch.equal(params[1], weight)
 
 
-def test_wrapped_classes_have_names_copies_and_pickles():
-    cls = steepest.cautious(steepest.Muon)
-    assert cls.__name__ == "CautiousMuon"
-    assert cls is steepest.cautious(steepest.Muon)
+@pytest.mark.parametrize("twice", [False, True])
+def test_wrapped_classes_have_names_copies_and_pickles(twice):
+    base = steepest.hyperball(steepest.Muon) if twice else steepest.Muon
+    cls = steepest.cautious(base)
+    assert cls.__name__ == f"Cautious{base.__name__}"
+    assert cls is steepest.cautious(base)
     param = torch.nn.Parameter(start((4, 3)))
     optimizer = cls([param], weight_decay=0.1)
     param.grad = torch.ones_like(param)

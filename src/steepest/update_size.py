@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from steepest.kernels.torch_fused import is_adam
 from steepest.numeric import as_tensor
 from steepest.optimizer import RuleOptimizer
+from steepest.pieces import cut
 from steepest.unwrapping import innermost
 from steepest.views import initial_state
 
@@ -119,6 +120,7 @@ def _on_noise(optimizer: Optimizer, steps: int, gradient_norm: float, seed: int)
     seen: dict[Any, Tensor] = {}
     for i, group in enumerate(optimizer.param_groups):
         elementwise = isinstance(optimizer, RuleOptimizer) and is_adam(optimizer._rule(group))
+        elementwise = elementwise and not cut(group)  # whose stand-ins must have the parts' sides
         for p in group["params"]:
             if not p.numel():
                 continue

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from steepest.optimizer import RuleOptimizer
 from steepest.rule import Rule
+from steepest.steps import MeanSide, UnitLMO
 
 Class = TypeVar("Class", bound=type[RuleOptimizer])
 
@@ -65,8 +66,12 @@ def _variant(cls: Any, prefix: str, decay: Any, constraint: Any) -> Any:
     if not (isinstance(cls, type) and issubclass(cls, RuleOptimizer)):
         raise TypeError(f"cls must be an optimizer class of steepest, got {cls!r}")
     base: type[RuleOptimizer] = cls
+    root, *before = getattr(base, "_made", (base,))
+    made = root, *before, (prefix, decay, constraint)
 
     class Variant(base):
+        _made = made
+
         @classmethod
         def recipe(cls, group: Mapping[str, Any]) -> Rule:
             rule = super().recipe(group)
@@ -74,17 +79,20 @@ def _variant(cls: Any, prefix: str, decay: Any, constraint: Any) -> Any:
                 raise ValueError(
                     f"{prefix.lower()}({base.__name__}): its decay is {rule.decay!r}, part of the rule itself"
                 )
+            if constraint and isinstance(rule.step, MeanSide):  # which would divide the angle
+                rule = replace(rule, step=UnitLMO())
             return replace(rule, decay=decay or "decoupled", constraint=constraint or rule.constraint)
 
         def __reduce_ex__(self, protocol: Any) -> Any:
-            # The class is made at run time: pickles name the wrapper and the wrapped instead.
-            return _rebuild, (base, prefix, decay, constraint), self.__getstate__()
+            # The class is made at run time: pickles name the wrappers and the wrapped instead.
+            return _rebuild, made, self.__getstate__()
 
     Variant.__name__ = Variant.__qualname__ = prefix + base.__name__
     Variant.__doc__ = f"{prefix}{base.__name__}: {base.__doc__ or ''}"
     return Variant
 
 
-def _rebuild(base: Any, prefix: str, decay: Any, constraint: Any) -> Any:
-    cls = _variant(base, prefix, decay, constraint)
+def _rebuild(cls: Any, *wrappers: tuple[Any, ...]) -> Any:
+    for wrapper in wrappers:
+        cls = _variant(cls, *wrapper)
     return cls.__new__(cls)

@@ -97,8 +97,8 @@ class Steepest(RuleOptimizer):
         rounding: Rounding = "nearest",
         momentum_dtype: torch.dtype | None = None,
     ) -> None:
-        if recipe is not None and not isinstance(recipe, Rule):
-            raise TypeError(f"recipe must be a Rule such as those of steepest.recipes, got {recipe!r}")
+        if recipe is not None:
+            _check_recipe(recipe)
         chosen = {"norm": norm, "preconditioner": preconditioner, "momentum": momentum, "step": step}
         parts: dict[str, Any] = {name: part for name, part in chosen.items() if part is not None}
         rule = replace(Rule(step=DualScaled()) if recipe is None else recipe, **parts)
@@ -120,14 +120,22 @@ class Steepest(RuleOptimizer):
         return group["recipe"]
 
     def _prepared(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Turn parts named by a group into its recipe and their numbers."""
+        """Turn parts or a recipe named by a group into its recipe and their numbers."""
         group = dict(group)
+        recipe = group.get("recipe", self.defaults["recipe"])
+        _check_recipe(recipe)
         coefficient = isinstance(group.get("momentum"), numbers.Real | Tensor)
         named = [name for name in PARTS if name in group and not (name == "momentum" and coefficient)]
         parts = {name: group.pop(name) for name in named}
-        if parts:
-            rule = replace(group.get("recipe", self.defaults["recipe"]), **parts)
+        if parts or "recipe" in group:
+            rule = replace(recipe, **parts)
             chosen = rule.hypers()
-            hypers = {name: chosen[name] for part in parts.values() for name in part.hypers()}
-            group = {**hypers, **group, "recipe": rule}
+            if "recipe" not in group:  # what the parts do not name stays the constructor's
+                chosen = {name: chosen[name] for part in parts.values() for name in part.hypers()}
+            group = {**chosen, **group, "recipe": rule}
         return group
+
+
+def _check_recipe(recipe: Any) -> None:
+    if not isinstance(recipe, Rule):
+        raise TypeError(f"recipe must be a Rule such as those of steepest.recipes, got {recipe!r}")
