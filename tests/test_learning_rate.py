@@ -211,6 +211,33 @@ def test_everything_is_as_before_bit_for_bit(name, steps_before):
     assert all(torch.equal(a, b) for a, b in zip(expected, problem.everything(), strict=True))
 
 
+@pytest.mark.parametrize("frequency", [1, 2])
+def test_what_layers_saw_in_the_sweep_is_no_part_of_the_next_step(frequency):
+    """K-FAC's statistics of a pass that no step followed, as in a sweep that ends early."""
+    found = []
+    for swept in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+        x, y = torch.randn(20, 6, dtype=torch.float64), torch.randn(20, 3, dtype=torch.float64)
+        optimizer = steepest.KFAC(model, lr=0.05, statistics_frequency=frequency, precondition_frequency=2)
+
+        def backward(model=model, x=x, y=y):
+            model.zero_grad()
+            loss = (model(x) - y).square().mean()
+            loss.backward()
+            return loss
+
+        backward()
+        optimizer.step()
+        if swept:
+            assert steepest.lr_range_test(optimizer, backward, model, lr_max=1e200, steps=12).diverged
+        for _ in range(4):
+            backward()
+            optimizer.step()
+        found.append([p.detach() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_the_curve():
     problem = Problem()
     result = steepest.lr_range_test(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from steepest.optimizer import RuleOptimizer
 from steepest.unwrapping import innermost
 
 Sink = Callable[[dict[str, float], int], None]
@@ -43,7 +44,8 @@ class Monitor:
       (Kronecker factors ``left``, ``right``; ``exp_avg_sq`` and ``sum`` by their entries).
 
     A logged step keeps a copy of the weights while it lasts, and waits for the device once. The others cost
-    a comparison of two integers. With sharded parameters every rank must watch, as the sums are over all.
+    a comparison of two integers. With sharded parameters every rank must watch, as the sums are over all;
+    only ``fallbacks`` and ``condition`` of matrices that have an owner are of the rank's own matrices.
 
     Raises:
         TypeError: ``sink`` is none of the three, or ``optimizer`` is no torch optimizer.
@@ -108,13 +110,13 @@ class Monitor:
         found: dict[str, Tensor | float] = {}
         for i, group in enumerate(optimizer.param_groups):
             name = f"{self._prefix}{group.get('name') or f'group{i}'}/"
-            values = _group_values(group, optimizer.state, before, self._spectra)
+            values = _group_values(optimizer, group, before, self._spectra)
             found |= {name + key: value for key, value in values.items()}
         self._sink(_read(found), self._steps)
 
 
 def _group_values(
-    group: Mapping[str, Any], state: Mapping[Any, Any], before: Mapping[int, Tensor], spectra: bool
+    optimizer: Optimizer, group: dict[str, Any], before: Mapping[int, Tensor], spectra: bool
 ) -> dict[str, Tensor | float]:
     """Return the values of one group; those on a device stay there."""
     moved = [(p, before[id(p)]) for p in group["params"] if id(p) in before and p.numel()]
@@ -130,18 +132,32 @@ def _group_values(
         "update_rms": update,
         "update_ratio": update / weight.clamp(min=TINY),
     }
-    states = [state[p] for p, _ in moved if p in state]
-    failed = [own["fallbacks"].double().sum() for own in states if "fallbacks" in own]
+    states = [optimizer.state[p] for p, _ in moved if p in optimizer.state]
+    failed = [_gathered(own["fallbacks"].double().sum()) for own in states if "fallbacks" in own]
     if failed:
         values["fallbacks"] = _total(failed)
     if spectra:
-        kept = 1 - _number(group.get("lr", 0.0)) * _number(group.get("weight_decay", 0.0))
-        pairs = [(_gathered(p), _gathered(old)) for p, old in moved if p.ndim == 2]
-        errors = [_orthogonality(new.double() - kept * old.double()) for new, old in pairs]
+        pairs = [
+            (_gathered(p), _gathered(old), _kept(optimizer, group, p)) for p, old in moved if p.ndim == 2
+        ]
+        errors = [_orthogonality(new.double() - kept * old.double()) for new, old, kept in pairs]
         conditions = [value for own in states for value in _conditions(own)]
         values |= {"orthogonality_error": _largest(errors)} if errors else {}
         values |= {"condition": _largest(conditions)} if conditions else {}
     return values
+
+
+def _kept(optimizer: Optimizer, group: dict[str, Any], param: Tensor) -> Any:
+    """Return the factor that decay left of a weight; of other libraries' methods, if it was decoupled."""
+    lr, decay = _number(group.get("lr", 0.0)), _number(group.get("weight_decay", 0.0))
+    if isinstance(optimizer, RuleOptimizer):
+        rule = optimizer._rule(group)
+        if rule.decay == "constrained":
+            decay = 1.0
+        elif rule.decay == "l2" or rule.constraint:
+            decay = 0.0
+        lr = lr * rule.step.rate(param.shape)
+    return 1 - lr * decay
 
 
 def _orthogonality(update: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ def configure(
             shape than the block's (factors, bases) stays on its rank, out of reach of
             ``torch.distributed.checkpoint``. State begins anew when this changes. Default False.
         traffic: dtype in which matrices travel to their owners and back, such as ``torch.bfloat16`` for half
-            the bytes of float32 and a relative error of 2^-9 per entry. Default None: that of the arithmetic.
+            the bytes of float32 and a relative error of 2^-9 per entry. In ``torch.float16`` what is beyond
+            65504 becomes infinite and what is below 3e-8 zero. Default None: that of the arithmetic.
         replicas: split matrix work on plain parameters over this group of replicas, whose gradients must be
             equal, as those of DistributedDataParallel are; see :func:`split_work`. Default None: no split.
 

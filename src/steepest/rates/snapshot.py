@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from steepest.layerwise import LayerOptimizer
+
 
 @contextmanager
 def restored(optimizer: Optimizer, model: nn.Module | None) -> Iterator[None]:
     """Undo, at the end, whatever happens to parameters, gradients, buffers, state, groups and generators.
 
-    Tensors keep their identity: old contents are copied back into them.
+    Tensors keep their identity: old contents are copied back into them. What a K-FAC optimizer's layers have
+    seen since its last step is set aside.
     """
     params = {id(p): p for group in optimizer.param_groups for p in group["params"]}
     if model is not None:
@@ -30,8 +33,12 @@ def restored(optimizer: Optimizer, model: nn.Module | None) -> Iterator[None]:
         {k: (v, _copied(v)) for k, v in group.items() if k not in ("params", "param_names")}
         for group in optimizer.param_groups
     ]
+    layers = optimizer._watch.layers if isinstance(optimizer, LayerOptimizer) else ()
+    seen = [(layer, layer.pending, layer.observing) for layer in layers]
     devices = sorted({p.device.index for p in params.values() if p.device.type == "cuda"})
     try:
+        for layer in layers:
+            layer.pending = type(layer.pending)()
         with torch.random.fork_rng(devices=devices):
             yield
     finally:
@@ -51,6 +58,8 @@ def restored(optimizer: Optimizer, model: nn.Module | None) -> Iterator[None]:
                 group.update(_back(own))
         for module, training in modes:
             module.training = training
+        for layer, pending, observing in seen:
+            layer.pending, layer.observing = pending, observing
 
 
 def _copied(value: Any) -> Any:

@@ -73,9 +73,8 @@ def _closest(pattern: str, names: list[str]) -> list[str]:
         return near
     # A name without its beginning is the commonest slip.
     tail = pattern.strip("*.")
-    ends = [f"*{tail}*" for _ in range(1) if tail and any(tail in name for name in names)]
-    if ends:
-        return ends
+    if tail and any(tail in name for name in names):
+        return [f"*{tail}*"]
     lasts = {name.rpartition(".")[2]: name for name in shapes}
     return [
         lasts[last] for last in difflib.get_close_matches(tail.rpartition(".")[2], lasts, n=2, cutoff=0.7)
