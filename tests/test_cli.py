@@ -199,7 +199,7 @@ def test_a_time_budget_ends_with_what_there_is(tmp_path: Path, toys, capsys) -> 
         (["race", "race_toys:task@full"], 2, "task 'race_toys:task' has no preset 'full'"),
         (["race", "--preset", "ful"], 2, "preset must be one of cpu, full, got 'ful'; did you mean 'full'?"),
         (["race", "--protocol", "pap"], 2, "protocol must be one of fair, paper, got 'pap'; did you mean"),
-        (["race", "--protocol", "paper"], 2, "the task 'digits' comes from no paper"),
+        (["race", "--protocol", "paper"], 2, "no paper's settings are known for the task 'digits'"),
         (["race", "--data", "{file}"], 2, "there is no such folder"),
         (["race", "--schedule", "cosin"], 2, "schedule must be one of linear, cosine, constant, got 'cosin'"),
         (["race", "--device", "tpu"], 2, "device must be one that torch knows"),

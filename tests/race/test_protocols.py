@@ -107,7 +107,10 @@ def test_an_auxiliary_rate_that_the_paper_names_is_kept(tmp_path: Path) -> None:
         (lambda: paper(rates=(0.1,)), "leave out --lr-grid"),
         (lambda: paper(tuned=("momentum",), trials=2), "leave out --tune"),
         (lambda: paper(engine=replace(paper().engine, schedule="linear")), "leave out --schedule"),
-        (lambda: replace(paper(), tasks={"t": race_toys.task}), "the task 'toy' comes from no paper"),
+        (
+            lambda: replace(paper(), tasks={"t": race_toys.task}),
+            "no paper's settings are known for the task 'toy'",
+        ),
         (lambda: replace(paper(), protocol="papers"), "got 'papers'; did you mean 'paper'?"),
         (lambda: fair("SGD", ("beta",), 2), "--tune must be of momentum, betas, weight_decay, got 'beta'"),
         (lambda: fair("SGD", ("momentum",), 0), "belong together"),

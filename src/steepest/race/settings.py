@@ -97,7 +97,7 @@ class Settings:
 def _paper_of(task: Task) -> Paper:
     if task.paper is None:
         raise RaceError(
-            f"--protocol paper: the task {task.name!r} comes from no paper; race it with --protocol fair"
+            f"--protocol paper: no paper's settings are known for the task {task.name!r}; use --protocol fair"
         )
     return task.paper
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from steepest.race.records import RaceError, RunRecord
 from steepest.race.spec import make_spec
 from steepest.race.task_text import load_task
 from steepest.race.tasks import pretrained
+from steepest.race.tasks.frozen import layers_above
 from steepest.race.training import train
 
 transformers = pytest.importorskip("transformers")
@@ -102,24 +105,67 @@ def test_lora_trains_factors_and_the_head_alone(encoder) -> None:
     model = task.model(task.data())
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name for name in trained if "lora_" not in name} == {"head.weight", "head.bias"}
-    # Two layers of four 32 x 32 matrices, 64 x 32 and 32 x 64: rank times the sum of the sides.
+    # A layer has four 32 x 32 matrices, 64 x 32 and 32 x 64: rank times the sum of the sides.
     factors = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
-    assert factors == 2 * 4 * (4 * (32 + 32) + 2 * (32 + 64))
-    assert task.name.startswith("sst2-lora")
+    assert factors == 4 * (4 * (32 + 32) + 2 * (32 + 64))
+    assert (
+        load_task("sst2(lora_rank=4)").name == load_task("sst2").name == load_task("sst2@full").name == "sst2"
+    )
+    assert load_task("sst2(lora_rank=0)").name == "sst2-weights"
+    assert load_task("sst2@full(lora_rank=4)").name == "sst2-lora"
     assert not any(task.is_auxiliary(name) for name in trained if "lora_" in name)
 
 
-def test_presets_and_layers(encoder) -> None:
-    def built(text: str) -> tuple[int, bool]:
-        task = load_task(text)
-        model = task.model(task.data())
-        layers = {n.split("layer.")[1].split(".")[0] for n, _ in model.named_parameters() if "layer." in n}
-        table = next(p for n, p in model.named_parameters() if "word_embeddings" in n)
-        return len(layers), table.requires_grad
+@pytest.mark.parametrize(
+    ("text", "layers", "table", "rank"),
+    [
+        ("sst2(model={!r})", 1, False, 8),
+        ("sst2(model={!r}, layers=1, lora_rank=0)", 1, False, 0),
+        ("cola(model={!r}, lora_rank=4)", 1, False, 4),
+        ("sst2@full(model={!r})", 3, True, 0),
+        ("cola@full(model={!r}, layers=2)", 2, True, 0),
+    ],
+)
+def test_presets_and_layers(encoder, text, layers, table, rank) -> None:
+    task = load_task(text.format(encoder))
+    model = task.model(task.data())
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len({n.split("layer.")[1].split(".")[0] for n in names if "layer." in n}) == layers
+    assert any("word_embeddings" in n for n in names) == table
+    assert any("lora_" in n for n in names) == bool(rank)
+    assert task.settings["lora_rank"] == rank
 
-    assert built(f"sst2(model={encoder!r})") == (2, False)
-    assert built(f"sst2@full(model={encoder!r})") == (3, True)
-    assert built(f"cola(model={encoder!r}, layers=1)") == (1, False)
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_frozen_layers_computed_once_give_what_the_whole_encoder_gives(encoder, layers) -> None:
+    """Before training, without dropout: what is cached with the layers above is the encoder itself."""
+    texts = [f"sst2{preset}(model={encoder!r}, layers={layers}, lora_rank=0)" for preset in ("", "@full")]
+    outputs = []
+    for task in map(load_task, texts):
+        split = task.data()
+        torch.manual_seed(0)
+        model = task.model(split).eval()
+        drawn = split.val.take(torch.arange(8))
+        with torch.no_grad():
+            outputs.append(model(drawn["rows"], drawn["mask"]))
+        assert split.val.rows.is_floating_point() == (task.preset == "cpu")
+    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
+
+
+def test_an_encoder_that_cannot_be_cut(encoder) -> None:
+    whole = pretrained.load_encoder(encoder)
+    whole.another = torch.nn.ModuleList(torch.nn.Identity() for _ in range(3))
+    with pytest.raises(RaceError, match="cannot be cut above its frozen layers; the full preset"):
+        layers_above(whole, 1, encoder)
+
+
+def test_both_classes_equally_often_where_that_is_the_preset(encoder) -> None:
+    folder = Path(os.environ["STEEPEST_DATA"])
+    (folder / "CoLA_train.tsv").write_text("a joy\t1\n" * 30 + "a bore\t0\n" * 10)
+    balanced = load_task(f"cola(model={encoder!r})").data()
+    whole = load_task(f"cola@full(model={encoder!r})").data()
+    assert balanced.train.labels.bincount().tolist() == [10, 10]
+    assert whole.train.labels.bincount().tolist() == [10, 30]
 
 
 def test_a_seed_is_a_head_and_the_rest_is_pretrained(encoder) -> None:
@@ -139,20 +185,21 @@ def test_padding_does_not_matter(encoder) -> None:
     model = task.model(split).eval()
     order = split.val.lengths.argsort()
     short, both = split.val.take(order[:1]), split.val.take(order[[0, -1]])
-    assert both["tokens"].shape[1] > short["tokens"].shape[1]
+    assert both["rows"].shape[1] > short["rows"].shape[1]
     torch.testing.assert_close(
-        model(short["tokens"], short["mask"])[0], model(both["tokens"], both["mask"])[0], rtol=1e-5, atol=1e-6
+        model(short["rows"], short["mask"])[0], model(both["rows"], both["mask"])[0], rtol=1e-5, atol=1e-6
     )
 
 
 def test_the_papers_settings_and_claims(encoder) -> None:
-    for name, metric in (("sst2", "val_accuracy"), ("cola", "matthews")):
+    for name, metrics in (("sst2", ["val_accuracy"]), ("cola", ["matthews", "val_loss"])):
         task = load_task(f"{name}(model={encoder!r})")
         assert (task.schedule, task.warmup) == ("linear", 0.1)
         assert task.paper is not None
         assert set(task.paper.swept.values()) == {(2e-5, 3e-4, 1e-3)}
+        assert task.headline == metrics[0]
         assert {(c.left, c.relation, c.right, c.metric) for c in task.claims} == {
-            ("MuAdam", "no worse", other, metric) for other in ("AdamW", "Muon")
+            ("MuAdam", "no worse", other, metric) for other in ("AdamW", "Muon") for metric in metrics
         }
 
 

@@ -15,12 +15,12 @@ SIZES = {
         layers=3,
         heads=4,
         width=48,
-        context=48,
-        steps=600,
-        batch_size=20,
+        context=32,
+        steps=400,
+        batch_size=16,
         validation=160,
-        target=2.25,
-        step_ms=28.0,
+        target=2.38,
+        step_ms=20.0,
     ),
     # The character model of nanoGPT (config/train_shakespeare_char.py), the usual one for this text. The
     # paper's own settings are not known here, so that there is no paper protocol for this task.

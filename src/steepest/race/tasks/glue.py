@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from steepest.race.data import glue
 from steepest.race.data.identity import identity
-from steepest.race.data.lookup import Source, find
+from steepest.race.data.lookup import Source
 from steepest.race.engine import to_device
 from steepest.race.paper import Claim, Paper
 from steepest.race.records import RaceError
 from steepest.race.task import Task
+from steepest.race.tasks import sentences
+from steepest.race.tasks.frozen import layers_above
 from steepest.race.tasks.lora import add_lora, check_rank
-from steepest.race.tasks.pretrained import OFFLINE, load_encoder, load_tokenizer, versions
+from steepest.race.tasks.pretrained import OFFLINE, layer_count, load_encoder, versions
+from steepest.race.tasks.sentences import SUBSET_SEED, Choice, Split
 
-SUBSET_SEED = 0
 CHUNK = 32
 """Sentences evaluated at once."""
 
@@ -31,50 +32,65 @@ RATES = (2e-5, 3e-4, 1e-3)
 SWEPT = ("AdamW", "Muon", "MuAdam", "MuAdamSANIA")
 
 
-class Sentences(NamedTuple):
-    """Token ids (n, t) padded with zeros, how many of each row count (n,), and classes (n,)."""
-
-    tokens: Tensor
-    lengths: Tensor
-    labels: Tensor
-
-    def take(self, index: Tensor) -> dict[str, Tensor]:
-        """Return sentences as a batch as wide as its longest."""
-        lengths = self.lengths[index]
-        width = int(lengths.max())
-        mask = (torch.arange(width) < lengths[:, None]).long()
-        return {"tokens": self.tokens[index, :width], "mask": mask, "labels": self.labels[index]}
-
-
-class Split(NamedTuple):
-    """Sentences for training, and for validation ordered by length."""
-
-    train: Sentences
-    val: Sentences
-
-
 @dataclass(frozen=True)
 class Size:
     """What a preset sets.
 
     Args:
         layers: of the encoder, from the embeddings up; None is all.
-        train_embeddings: whether the table of tokens is trained (most of a small model's weights are in it).
+        trained: how many of them, from the top, are trained; None is all, and the embeddings.
+        lora_rank: of the adapters; 0 trains the weights themselves.
         steps: of a run.
-        max_length: tokens, after which a sentence is cut.
-        train, validation: at most so many sentences, drawn once and for all; None is all.
+        batch_size: sentences in a batch.
+        choice: which sentences, cut after how many tokens.
         target: validation loss of a tuned AdamW.
         step_ms: what a step costs.
     """
 
     layers: int | None
-    train_embeddings: bool
+    trained: int | None
+    lora_rank: int
     steps: int
-    max_length: int
-    train: int | None
-    validation: int | None
+    batch_size: int
+    choice: Choice
     target: float | None
     step_ms: float
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A set of sentences, and what is said of it.
+
+    Args:
+        name: of the task.
+        called: for people.
+        source: its files.
+        margins: the metrics that are compared, the paper's first, and the difference in each up to which
+            results count as equal.
+        sizes: by preset.
+    """
+
+    name: str
+    called: str
+    source: Source
+    margins: Mapping[str, float]
+    sizes: Mapping[str, Size]
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Return the paper's claims: MuAdam keeps up."""
+        return tuple(
+            Claim(
+                SOURCE,
+                f"MuAdam is competitive with {other} ({metric})",
+                "MuAdam",
+                "no worse",
+                other,
+                metric,
+                margin,
+            )
+            for metric, margin in self.margins.items()
+            for other in ("AdamW", "Muon")
+        )
 
 
 class Classifier(nn.Module):
@@ -88,55 +104,37 @@ class Classifier(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Map token ids and their mask (b, t) to logits (b, 2)."""
-        outputs = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Map token ids (b, t), or outputs of frozen layers (b, t, width), and a mask (b, t) to logits."""
+        taken_as = "inputs_embeds" if rows.is_floating_point() else "input_ids"
+        outputs = self.encoder(**{taken_as: rows, "attention_mask": mask}).last_hidden_state
         counted = mask[:, :, None].to(outputs.dtype)
         mean = (outputs * counted).sum(1) / counted.sum(1)
         return self.head(self.dropout(mean))
 
 
-def data(source: Source, model_name: str, size: Size) -> Split:
-    """Load and tokenize the sentences, once per process."""
-    return _load(find(source), source, model_name, size.max_length, size.train, size.validation)
+def frozen_layers(model_name: str, kept: int | None, trained: int | None) -> int | None:
+    """Return how many layers above the embeddings are not trained; None if all is trained."""
+    if trained is None:
+        return None
+    return max(0, (kept or layer_count(model_name)) - trained)
 
 
-@lru_cache(maxsize=4)
-def _load(
-    _: Path, source: Source, model_name: str, max_length: int, train: int | None, validation: int | None
-) -> Split:
-    parts = glue.load(source)
-    tokenizer = load_tokenizer(model_name)
-    return Split(
-        _tokenized(parts.train, tokenizer, max_length, train),
-        _by_length(_tokenized(parts.dev, tokenizer, max_length, validation)),
-    )
+def data(source: Source, model_name: str, kept: int | None, size: Size) -> Split:
+    """Load the sentences, as far as frozen layers take them."""
+    frozen = frozen_layers(model_name, kept, size.trained)
+    return sentences.load(source, model_name, size.choice, frozen)
 
 
-def _tokenized(part: glue.Sentences, tokenizer: Any, max_length: int, most: int | None) -> Sentences:
-    count = len(part.labels)
-    index = torch.randperm(count, generator=torch.Generator().manual_seed(SUBSET_SEED))[:most].tolist()
-    rows = tokenizer([part.sentences[i] for i in index], truncation=True, max_length=max_length)["input_ids"]
-    lengths = torch.tensor([len(row) for row in rows])
-    tokens = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-    tokens[torch.arange(tokens.shape[1]) < lengths[:, None]] = torch.tensor([t for row in rows for t in row])
-    return Sentences(tokens, lengths, torch.tensor([part.labels[i] for i in index]))
-
-
-def _by_length(sentences: Sentences) -> Sentences:
-    """Order by length: chunks of an evaluation then hold little padding."""
-    order = sentences.lengths.argsort(stable=True)
-    return Sentences(*(x[order] for x in sentences))
-
-
-def model(model_name: str, layers: int | None, rank: int, train_embeddings: bool, _: Split) -> nn.Module:
-    """Build a pretrained encoder with a new head; with a rank, the encoder is trained by adapters alone."""
-    encoder: Any = load_encoder(model_name, layers)
+def model(model_name: str, kept: int | None, trained: int | None, rank: int, _: Split) -> nn.Module:
+    """Build what is trained of a pretrained encoder, by adapters alone with a rank, and a new head."""
+    encoder: Any = load_encoder(model_name, kept)
     config = encoder.config
+    frozen = frozen_layers(model_name, kept, trained)
+    if frozen is not None:
+        encoder = layers_above(encoder, frozen, model_name)
     if rank:
         encoder = add_lora(encoder, rank)
-    elif not train_embeddings:
-        encoder.get_input_embeddings().weight.requires_grad_(False)
     return Classifier(encoder, config.hidden_size, getattr(config, "hidden_dropout_prob", 0.1))
 
 
@@ -147,7 +145,7 @@ def batch(split: Split, generator: torch.Generator, batch_size: int) -> dict[str
 
 def loss(network: nn.Module, drawn: Mapping[str, Tensor]) -> Tensor:
     """Cross-entropy in nats."""
-    return F.cross_entropy(network(drawn["tokens"], drawn["mask"]), drawn["labels"])
+    return F.cross_entropy(network(drawn["rows"], drawn["mask"]), drawn["labels"])
 
 
 def evaluate(network: nn.Module, split: Split) -> dict[str, float]:
@@ -158,7 +156,7 @@ def evaluate(network: nn.Module, split: Split) -> dict[str, float]:
     logits = []
     for index in torch.arange(len(split.val.labels)).split(CHUNK):
         part = to_device(split.val.take(index), device)
-        logits.append(network(part["tokens"], part["mask"]).float().cpu())
+        logits.append(network(part["rows"], part["mask"]).float().cpu())
     scores, labels = torch.cat(logits), split.val.labels
     guessed = scores.argmax(1)
     return {
@@ -169,84 +167,72 @@ def evaluate(network: nn.Module, split: Split) -> dict[str, float]:
 
 
 def glue_task(
-    name: str,
-    what: str,
-    source: Source,
-    size: Size,
-    claims: tuple[Claim, ...],
-    *,
-    preset: str,
-    headline: str,
-    model_name: str = OFFLINE,
-    lora_rank: int = 0,
-    layers: int | None = None,
-    batch_size: int = 16,
+    corpus: Corpus, preset: str, *, model_name: str, lora_rank: int | None, layers: int | None
 ) -> Task:
     """Return a fine-tuning task; ``sst2`` and ``cola`` say what each argument means.
 
     Raises:
         RaceError: an option is out of its range, or a library is missing.
     """
-    rank = check_rank(lora_rank)
+    size = corpus.sizes[preset]
+    rank = check_rank(size.lora_rank if lora_rank is None else lora_rank)
     if not isinstance(model_name, str) or not model_name:
         raise RaceError(f"model must be a folder or a name of the Hugging Face hub, got {model_name!r}")
     if layers is not None and (isinstance(layers, bool) or not isinstance(layers, int) or layers < 1):
         raise RaceError(f"layers must be a whole number of at least 1, got {layers!r}")
-    kept = layers if layers is not None else size.layers
-    part = f", first {kept} layers" if kept else ""
-    trained = f"LoRA of rank {rank}" if rank else "all weights"
-    if not rank and not size.train_embeddings:
-        trained = "all weights but the table of tokens"
+    kept = size.layers if layers is None else layers
+    encoder = _encoder(model_name, kept, size.trained, rank)
+    usual = (model_name, rank, kept) == (OFFLINE, size.lora_rank, size.layers)
     return Task(
-        name="-".join([name, *(["lora"] if rank else []), *_short(model_name)]),
-        version="1",
-        description=f"{what}; {model_name}{part}, new head; {trained}; cross-entropy",
-        data=partial(data, source, model_name, size),
-        model=partial(model, model_name, kept, rank, size.train_embeddings),
+        name=_name(corpus, size, rank, model_name),
+        version="2",
+        description=f"{corpus.called}; {encoder}, new head; cross-entropy",
+        data=partial(data, corpus.source, model_name, kept, size),
+        model=partial(model, model_name, kept, size.trained, rank),
         batch=batch,
         loss=loss,
         evaluate=evaluate,
         steps=size.steps,
-        batch_size=batch_size,
-        target=size.target if model_name == OFFLINE and not rank else None,
+        batch_size=size.batch_size,
+        target=size.target if usual else None,
         auxiliary=("*embed*", "head.*"),
         step_ms=size.step_ms,
         settings={
             "model": model_name,
             "layers": kept,
+            "trained_layers": size.trained,
             "lora_rank": rank,
-            "train_embeddings": size.train_embeddings and not rank,
-            "max_length": size.max_length,
-            "sentences": (size.train, size.validation, SUBSET_SEED),
-            "data": identity([source]),
+            "sentences": (*size.choice, SUBSET_SEED),
+            "data": identity([corpus.source]),
             "libraries": versions("transformers", *(["peft"] if rank else [])),
         },
         preset=preset,
         paper=Paper(
             source=f"{SOURCE}: learning rates, schedule, warm-up; steps, batch and seeds are this project's",
             steps=size.steps,
-            batch_size=batch_size,
+            batch_size=size.batch_size,
             seeds=(42, 123, 456),
             swept=dict.fromkeys(SWEPT, RATES),
             schedule="linear",
             warmup=0.1,
         ),
-        claims=claims,
-        headline=headline,
+        claims=corpus.claims(),
+        headline=next(iter(corpus.margins)),
         lr_scale=0.03,
         schedule="linear",
         warmup=0.1,
     )
 
 
-def _short(model_name: str) -> list[str]:
-    """Return what a model adds to a task's name: nothing for the offline one, else the end of its name."""
-    return [] if model_name == OFFLINE else [Path(model_name).name]
+def _name(corpus: Corpus, size: Size, rank: int, model_name: str) -> str:
+    """Return the corpus' name and what differs from its preset: the way of training, the model."""
+    told = [] if bool(rank) == bool(size.lora_rank) else ["lora" if rank else "weights"]
+    return "-".join([corpus.name, *told, *([] if model_name == OFFLINE else [Path(model_name).name])])
 
 
-def competitive(metric: str, margin: float) -> tuple[Claim, ...]:
-    """Return the paper's claims about a GLUE task: MuAdam keeps up, within a margin in the metric's unit."""
-    return tuple(
-        Claim(SOURCE, f"MuAdam is competitive with {other}", "MuAdam", "no worse", other, metric, margin)
-        for other in ("AdamW", "Muon")
-    )
+def _encoder(model_name: str, kept: int | None, trained: int | None, rank: int) -> str:
+    """Say in words what is trained of which encoder."""
+    layers = f", first {kept} layers" if kept else ""
+    which = "all" if trained is None else f"the top {trained}"
+    how = f"LoRA of rank {rank}" if rank else "weights"
+    return f"{model_name}{layers}; {how} in {which}"

@@ -30,7 +30,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "cpu": Size(500, 32, 128, 1.83, 30.0),
+    "cpu": Size(400, 16, 128, 1.87, 15.0),
     "full": Size(STEPS, BATCH_SIZE, 2000, None, 120.0),
 }
 
@@ -71,7 +71,7 @@ def task(preset: str = "cpu") -> Task:
     size = SIZES[preset]
     return Task(
         name="lstm",
-        version="1",
+        version="2",
         description=(
             f"characters of Tiny Shakespeare; LSTM, embedding {EMBEDDING}, hidden {HIDDEN}, "
             f"context {CONTEXT}; cross-entropy"

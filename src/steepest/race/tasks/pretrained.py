@@ -93,6 +93,11 @@ def load_tokenizer(model: str) -> Any:
     return load(model, lambda t: t.AutoTokenizer.from_pretrained)
 
 
+def layer_count(model: str) -> int:
+    """Return how many layers a model has."""
+    return load(model, lambda t: t.AutoConfig.from_pretrained).num_hidden_layers
+
+
 def load_encoder(model: str, layers: int | None = None) -> torch.nn.Module:
     """Return a pretrained encoder in float32, without pooling layer or head, in training mode.
 

@@ -27,7 +27,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "cpu": Size(steps=1000, validation=1000, target=0.025, step_ms=12.0),
+    "cpu": Size(steps=400, validation=1000, target=0.031, step_ms=12.0),
     "full": Size(steps=STEPS, validation=6000, target=None, step_ms=12.0),
 }
 
@@ -56,7 +56,7 @@ def task(preset: str = "cpu") -> Task:
     size = SIZES[preset]
     return Task(
         name="saddle",
-        version="1",
+        version="2",
         description=f"Fashion-MNIST; autoencoder {'-'.join(map(str, WIDTHS))}, tanh; mean squared error",
         data=data,
         model=model,

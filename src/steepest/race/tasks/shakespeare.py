@@ -47,7 +47,7 @@ def transformer_task(name: str, size: Size, **further: Any) -> Task:
     dropout = f", dropout {size.dropout:g}" if size.dropout else ""
     return Task(
         name=name,
-        version="1",
+        version="2",
         description=(
             f"characters of Tiny Shakespeare; causal transformer, {size.layers} layers, width {size.width}, "
             f"{size.heads} heads, context {size.context}{dropout}; cross-entropy"

@@ -4,58 +4,53 @@ from __future__ import annotations
 
 from steepest.race.data.sources import SST2
 from steepest.race.task import Task
-from steepest.race.tasks.glue import Size, competitive, glue_task
+from steepest.race.tasks.glue import Corpus, Size, glue_task
 from steepest.race.tasks.pretrained import OFFLINE
+from steepest.race.tasks.sentences import Choice
 
 MARGIN = 0.01
 """Accuracy up to which results count as equal: nine of the 872 validation sentences."""
 
 SIZES = {
     "cpu": Size(
-        layers=2,
-        train_embeddings=False,
-        steps=64,
-        max_length=32,
-        train=8192,
-        validation=128,
-        target=0.52,
-        step_ms=250.0,
+        layers=3,
+        trained=1,
+        lora_rank=8,
+        steps=120,
+        batch_size=32,
+        choice=Choice(max_length=24, train=4096, validation=160),
+        target=0.41,
+        step_ms=80.0,
     ),
     "full": Size(
         layers=None,
-        train_embeddings=True,
+        trained=None,
+        lora_rank=0,
         steps=12_600,  # three passes over 67,349 sentences
-        max_length=64,
-        train=None,
-        validation=None,
+        batch_size=16,
+        choice=Choice(max_length=64, train=None, validation=None),
         target=None,
         step_ms=800.0,
     ),
 }
+CORPUS = Corpus("sst2", "SST-2 (GLUE)", SST2, {"val_accuracy": MARGIN}, SIZES)
 
 
-def task(preset: str = "cpu", *, model: str = OFFLINE, lora_rank: int = 0, layers: int | None = None) -> Task:
+def task(
+    preset: str = "cpu", *, model: str = OFFLINE, lora_rank: int | None = None, layers: int | None = None
+) -> Task:
     """Return the task at a preset.
 
     Args:
-        preset: "cpu": two layers of the model, its table of tokens frozen, 64 steps of 16 sentences; "full":
-            the whole model and three passes over the data.
+        preset: "cpu": adapters on the third layer of the model, what lies below computed once;
+            "full": all weights of the whole model and three passes over the data.
         model: the offline model, a folder, or a name of the Hugging Face hub.
-        lora_rank: 0 trains all weights, more trains adapters of that rank on every linear layer. Default 0.
-        layers: how many layers of the model to keep, from the embeddings up. Default: the preset's.
+        lora_rank: 0 trains weights, more trains adapters of that rank on every linear layer. Default: 8 for
+            "cpu", 0 for "full".
+        layers: how many layers of the model to keep, from the embeddings up. Default: 3 for "cpu", all for
+            "full".
 
     Raises:
         RaceError: an option is out of its range, or a library is missing.
     """
-    return glue_task(
-        "sst2",
-        "SST-2 (GLUE)",
-        SST2,
-        SIZES[preset],
-        competitive("val_accuracy", MARGIN),
-        preset=preset,
-        headline="val_accuracy",
-        model_name=model,
-        lora_rank=lora_rank,
-        layers=layers,
-    )
+    return glue_task(CORPUS, preset, model_name=model, lora_rank=lora_rank, layers=layers)
