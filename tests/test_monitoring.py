@@ -73,6 +73,25 @@ def test_orthogonality_error_is_that_of_the_oracle():
         assert low <= seen[0][1]["optimizer/group0/orthogonality_error"] <= high
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda params: steepest.Scion(params, lr=0.1, orthogonalizer="svd", constrained=True),
+        # Its first step is the sign, here sqrt(2) times an orthogonal matrix.
+        lambda params: steepest.SPlus(params, lr=0.1, weight_decay=0.9),
+    ],
+    ids=["Scion", "SPlus"],
+)
+def test_every_decay_is_left_out_of_orthogonality(make):
+    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    weight = Parameter(torch.tensor([[0.3, 2.0], [0.1, 5.0]], dtype=torch.float64))
+    optimizer = make([weight])
+    seen = watched(optimizer, every=1, spectra=True)
+    weight.grad = signs * torch.tensor([[1.0, 3.0], [0.5, 2.0]], dtype=torch.float64)
+    optimizer.step()
+    assert seen[0][1]["optimizer/group0/orthogonality_error"] < 1e-9
+
+
 def test_condition_and_fallbacks_of_a_preconditioner():
     weight = Parameter(torch.zeros(2, 2, dtype=torch.float64))
     optimizer = steepest.Shampoo([weight], lr=0.1, betas=(0.0, 1.0))
