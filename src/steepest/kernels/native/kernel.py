@@ -15,6 +15,7 @@ from torch import Size, Tensor
 
 from steepest.kernels.native.library import Library
 from steepest.kernels.plans import Elementwise, Equilibrated, Normalized, Plan
+from steepest.rounding import compute_dtype
 from steepest.views import stack_shape
 
 KINDS = (Elementwise, Normalized, Equilibrated)
@@ -94,7 +95,7 @@ class NativeKernel:
         plan, library = self.plan, self.library
         average = plan.averaging.buffer if plan.averaging else None
         square = plan.square.buffer if isinstance(plan, Elementwise) and plan.square else None
-        arithmetic = _arithmetic(params[0].dtype)
+        arithmetic = compute_dtype(params[0])
         grads, types = _readable(grads, params[0].dtype, arithmetic)
         extents = [_extents(param.shape, self.batch_dims) for param in params]
         matrices, rows, columns = zip(*extents, strict=True)
@@ -144,10 +145,6 @@ def _counts(plan: Plan) -> bool:
     return bool(average and (average.corrected or average.from_first)) or bool(
         isinstance(plan, Elementwise) and plan.square and plan.square.corrected
     )
-
-
-def _arithmetic(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @lru_cache(maxsize=4096)
