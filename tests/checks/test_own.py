@@ -33,6 +33,7 @@ def cases() -> list[Any]:
     return found
 
 
+@pytest.mark.no_cover  # minutes more, and other tests take the same lines
 @pytest.mark.parametrize(("cls", "kwargs"), cases())
 def test_satisfies_the_strict_contract(cls, kwargs):
     report = check_optimizer(cls, strict=True, skip=SKIPPED.get(cls.__name__), **kwargs)
