@@ -174,6 +174,29 @@ def test_gathered_state_is_saved_by_one_rank():
         assert "gather_state(optimizer) on every rank" in message
 
 
+def taken_back():
+    """The split is refused to be taken back while owners keep state; then every rank goes on by itself."""
+    params, whole = parameters(CURVED_SHAPES), parameters(CURVED_SHAPES)
+    optimizer, alone = MAKERS["SOAP"](params), MAKERS["SOAP"](whole)
+    split_work(optimizer)
+    for seed in range(4):
+        if seed == 2:
+            with pytest.raises(
+                RuntimeError, match=r"gather_state\(optimizer\) on every rank before configure"
+            ):
+                configure(optimizer)
+            gather_state(optimizer)
+            configure(optimizer)
+        for one, own in ((optimizer, params), (alone, whole)):
+            give_gradients(own, seed)
+            one.step()
+    return difference(params, whole)
+
+
+def test_a_split_is_taken_back_with_the_whole_state():
+    assert max(run(2, taken_back)) < 1e-8
+
+
 def test_state_missing_on_its_owner_is_told():
     params = parameters([(8, 8)])
     optimizer = SOAP(params)

@@ -8,7 +8,7 @@ expects who saves on one rank, and what owners keep is gathered before, by :func
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -44,13 +44,7 @@ def shown(optimizer: Any) -> Iterator[None]:
     state, places = optimizer.state, _places(optimizer)
     _refuse_blocks(optimizer, places)
     kept = _kept(optimizer, places)
-    for one in kept:
-        away = not one.template().keys() <= state.get(one.param, {}).keys()
-        if away and one.layout.mesh is None and one.param in state:
-            raise RuntimeError(
-                f"the state of {describe(one.group, one.index)} is on rank {one.owner}, its owner: call "
-                "steepest.distributed.gather_state(optimizer) on every rank before state_dict()"
-            )
+    _require_here(kept, state, "state_dict()")
     whole = owned_state.shown([one for one in kept if one.layout.mesh is not None], state)
     optimizer.state = {param: {**own, **whole.get(param, {})} for param, own in state.items()}
     try:
@@ -80,6 +74,21 @@ def gather_state(optimizer: Any) -> None:
     ]
     for param, own in owned_state.shown(kept, optimizer.state).items():
         optimizer.state[param].update(own)
+
+
+def require_whole(optimizer: Any, purpose: str) -> None:
+    """Raise unless this rank has the whole state of replicas, for ``purpose``."""
+    _require_here(_kept(optimizer, _places(optimizer)), optimizer.state, purpose)
+
+
+def _require_here(kept: Iterable[Kept], state: Mapping[Tensor, Any], purpose: str) -> None:
+    for one in kept:
+        away = not one.template().keys() <= state.get(one.param, {}).keys()
+        if away and one.layout.mesh is None and one.param in state:
+            raise RuntimeError(
+                f"the state of {describe(one.group, one.index)} is on rank {one.owner}, its owner: call "
+                f"steepest.distributed.gather_state(optimizer) on every rank before {purpose}"
+            )
 
 
 def settle(optimizer: Any) -> None:

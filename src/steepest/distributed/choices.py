@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.distributed import ProcessGroup
 
-from steepest.distributed.checkpoint import KeepsLayers
+from steepest.distributed.checkpoint import KeepsLayers, require_whole
 from steepest.distributed.settings import DEFAULT, TRAFFIC, Settings, settings_of
 from steepest.distributed.state import begin
 from steepest.optimizer import RuleOptimizer
@@ -34,10 +34,12 @@ def configure(
             the bytes of float32 and a relative error of 2^-9 per entry. In ``torch.float16`` what is beyond
             65504 becomes infinite and what is below 3e-8 zero. Default None: that of the arithmetic.
         replicas: split matrix work on plain parameters over this group of replicas, whose gradients must be
-            equal, as those of DistributedDataParallel are; see :func:`split_work`. Default None: no split.
+            equal, as those of DistributedDataParallel are; see :func:`split_work`. Default None: no split,
+            also if there was one.
 
     Raises:
         TypeError, ValueError: for another optimizer or another kind of argument.
+        RuntimeError: if other replicas are chosen while owners among the present ones keep state.
 
     Example:
         >>> import torch, steepest
@@ -60,6 +62,8 @@ def configure(
             "covariance of its own inputs and outputs"
         )
     before = settings_of(optimizer)
+    if replicas != before.replicas:
+        require_whole(optimizer, "configure() takes the replicas of split_work() back")
     settings = Settings(blocks, traffic, replicas)
     optimizer._sharding = None if settings == DEFAULT else settings
     if settings.blocks != before.blocks:
