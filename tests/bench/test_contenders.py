@@ -6,15 +6,9 @@ import pytest
 import torch
 
 from bench.tiny import TINY
-from steepest.bench import contenders
-from steepest.bench.contenders import (
-    FAMILIES,
-    LEFT_OUT,
-    REFERENCE,
-    BenchError,
-    families,
-    select,
-)
+from steepest.bench import selection
+from steepest.bench.contenders import FAMILIES, REFERENCE, BenchError
+from steepest.bench.selection import LEFT_OUT, families, select
 from steepest.bench.sets import SETS, Gradients
 from steepest.catalogue import methods
 
@@ -52,7 +46,7 @@ def test_the_reference_is_always_there_and_first() -> None:
 
 
 def test_a_peer_that_is_not_installed_is_told(monkeypatch) -> None:
-    monkeypatch.setattr(contenders, "find_spec", lambda name: None if name == "heavyball" else object())
+    monkeypatch.setattr(selection, "find_spec", lambda name: None if name == "heavyball" else object())
     rows, missing = select(["SOAP"], ["default"])
     assert missing == {"heavyball": "it is not installed"}
     assert [row.library for row in rows] == ["torch", "steepest", "pytorch-optimizer"]

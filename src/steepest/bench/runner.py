@@ -13,10 +13,11 @@ import torch
 
 from steepest._resolve import suggest
 from steepest.bench import scaling
-from steepest.bench.contenders import BenchError, Contender, families, select
+from steepest.bench.contenders import BenchError, Contender
 from steepest.bench.machine import copy_bandwidth, import_seconds, load, machine, versions
 from steepest.bench.orthogonality import deviations
 from steepest.bench.results import SCHEMA, Results, dump, read, write
+from steepest.bench.selection import families, select
 from steepest.bench.sets import SETS, Gradients, ParameterSet
 from steepest.bench.timing import Say, measure
 from steepest.race.provenance import core_fingerprint

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from steepest.bench.contenders import Contender, select
+from steepest.bench.contenders import Contender
+from steepest.bench.selection import select
 from steepest.bench.sets import Gradients, matrices
 from steepest.bench.timing import Say, measure
 

@@ -15,10 +15,12 @@ from rich import table as rich_table
 from rich.console import Console
 from rich.text import Text
 
-from steepest.bench.contenders import COMMON_PEERS, DEFAULTS, PEERS, BenchError
+from steepest.bench.contenders import BenchError
 from steepest.bench.page import markdown, marked, update
+from steepest.bench.peers import COMMON_PEERS, PEERS
 from steepest.bench.results import dump, read
 from steepest.bench.runner import DEFAULT_SETS, Settings, run
+from steepest.bench.selection import DEFAULTS
 from steepest.bench.sets import SETS
 from steepest.bench.tables import Table, about, count_table, panel_table, remarks, side_table, target_table
 from steepest.cli.racing import INTERRUPTED
