@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from steepest.hypers import number
 from steepest.rates.snapshot import restored
+from steepest.spelling import spelled
 from steepest.text_table import aligned
 
 SMOOTHING = 0.9
@@ -51,6 +52,7 @@ class RangeTest:
         return "\n".join([*aligned(rows), "", f"{told}: {self.reason}"])
 
 
+@spelled
 def lr_range_test(
     optimizer: Optimizer,
     backward: Callable[[], Any],

@@ -15,11 +15,13 @@ from steepest.routing.heads import find_heads
 from steepest.routing.leaves import Leaf, leaves_of
 from steepest.routing.match import Match, matcher, nothing, written
 from steepest.routing.table import Claim, ParamGroups
+from steepest.spelling import spelled
 
 KNOWN = frozenset({*CHECKS, *FREE_KEYS, *KEYS, "norm", "preconditioner", "step"}) - {"params", "param_names"}
 """Names of options that a misspelt one is compared with; others are a user's own."""
 
 
+@spelled
 def param_groups(
     model: nn.Module,
     overrides: Mapping[Match, Mapping[str, Any]] | Iterable[tuple[Match, Mapping[str, Any]]] = (),
