@@ -1,4 +1,4 @@
-"""Steps do not depend on what surrounds them: regions of mixed precision, another default device."""
+"""Steps in regions of mixed precision, beside another default device, and with numbers on a device."""
 
 import contextlib
 
@@ -10,7 +10,7 @@ from torch.nn import Parameter
 import steepest
 from steepest.linalg import householder
 from steepest.update_size import update_rms
-from toys import MAKERS, parameters, same, snapshot, train
+from toys import CURVED, MAKERS, parameters, same, snapshot, train
 
 SURROUNDINGS = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
@@ -91,3 +91,21 @@ def test_autocast_is_left_as_it_was():
         steepest.SOAP([weight]).step()
         assert torch.is_autocast_enabled("cpu")
         assert (weight @ weight).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - set(CURVED)))
+def test_numbers_on_a_device_are_not_read(name):
+    """Meta tensors have none to read; eigendecompositions read a flag of their own."""
+    params = [Parameter(p.detach().to("meta")) for p in parameters(dtype=torch.float32)]
+    optimizer = MAKERS[name](params)
+    for group in optimizer.param_groups:
+        for key in ("lr", "weight_decay", "momentum", "beta2", "eps", "radius", "rho"):
+            if key in group:
+                group[key] = torch.tensor(group[key], device="meta")
+        if "betas" in group:
+            group["betas"] = tuple(torch.tensor(beta, device="meta") for beta in group["betas"])
+    for _ in range(2):
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert all(p.is_meta for p in params)

@@ -230,8 +230,9 @@ def _gradients(bucket: Bucket, hypers: Mapping[str, Any]) -> Tensor:
     grad = gather([grad.to(dtype) for grad in bucket.grads])
     if group["maximize"]:
         grad = -grad
-    if bucket.rule.decay == "l2" and hypers.get("weight_decay", 0.0) != 0.0:
-        grad = grad + hypers["weight_decay"] * gather(params).to(dtype)
+    decay = hypers.get("weight_decay", 0.0)
+    if bucket.rule.decay == "l2" and (isinstance(decay, Tensor) or decay != 0.0):
+        grad = grad + decay * gather(params).to(dtype)
     return as_stack(grad, group.get("batch_dims", 0) + 1)
 
 

@@ -123,7 +123,7 @@ class Diagonal(Preconditioner):
             d_squared = self._fresh(v).add_(eps).div_(correction**self.power)
         else:
             d_squared = self._fresh(v).div_(correction**self.power).add_(eps)
-        if not isinstance(eps, Tensor) and eps == 0:  # entries that never saw a gradient: 0 / 0 = 0
+        if isinstance(eps, Tensor) or eps == 0:  # entries that never saw a gradient: 0 / 0 = 0
             d_squared = torch.where(d_squared > 0, d_squared, float("inf"))
         return Scaling(d_squared)
 

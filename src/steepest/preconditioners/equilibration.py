@@ -80,6 +80,6 @@ class Equilibration(Preconditioner):
             d_squared = rows.to(dtype) + eps
             if columns is not None:
                 d_squared = d_squared + columns.to(dtype)
-        if eps == 0:  # a zero row and column: 0 / 0 = 0
+        if isinstance(eps, Tensor) or eps == 0:  # a zero row and column: 0 / 0 = 0
             d_squared = torch.where(d_squared > 0, d_squared, float("inf"))
         return Scaling(d_squared)
