@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import (
 )
 
 from steepest import ANDI, AdamW, Muon
-from steepest.hypers import reject_misspelt, reject_unknown, suggestion, validate
+from steepest.hypers import reject_misspelt, validate
+from steepest.spelling import refuse_unknown, suggest
 from toys import MAKERS, WHOLE_NETWORK, close, copies, decay, equal, parameters, train
 
 every = pytest.mark.parametrize("name", MAKERS)
@@ -105,7 +106,7 @@ def test_groups_override_the_defaults(name):
 
 
 @every
-def test_unknown_arguments_have_a_suggestion(name):
+def test_unknown_arguments_have_a_suggest(name):
     with pytest.raises(TypeError, match="unknown argument 'maximise'; did you mean 'maximize'"):
         MAKERS[name](parameters(), maximise=True)
     with pytest.raises(TypeError, match="unknown key 'maximise'; did you mean 'maximize'"):
@@ -126,11 +127,11 @@ def test_hyperparameters_of_other_methods_are_refused_in_groups(make, key):
 
 def test_suggestions():
     known = ["lr", "betas", "weight_decay", "momentum"]
-    assert suggestion("wd", known) == "; did you mean 'weight_decay'?"
-    assert suggestion("learning_rate", known) == "; did you mean 'lr'?"
-    assert suggestion("momentun", known) == "; did you mean 'momentum'?"
-    assert suggestion("zzz", known) == ""
-    reject_unknown("f", ["lr"], known)
+    assert suggest("wd", known) == "; did you mean 'weight_decay'?"
+    assert suggest("learning_rate", known) == "; did you mean 'lr'?"
+    assert suggest("momentun", known) == "; did you mean 'momentum'?"
+    assert suggest("zzz", known) == ""
+    refuse_unknown("f", ["lr"], known)
     reject_misspelt("group", ["name", "layer_id", "max_momentum", "initial_lr"], known)
 
 

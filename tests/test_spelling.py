@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 import steepest
+from steepest.race import Claim, Paper, Task
 
 
 @pytest.mark.parametrize(
@@ -30,11 +31,20 @@ import steepest
             "param_groups got an unknown argument 'split_fuse'; did",
         ),
         (steepest.lr_range_test, {"lr_mx": 1.0}, "did you mean 'lr_max'?"),
+        (steepest.Monitor, {"evry": 5}, "Monitor got an unknown argument 'evry'; did you mean 'every'?"),
+        (Task, {"nme": "x"}, "Task got an unknown argument 'nme'; did you mean 'name'?"),
+        (Paper, {"seed": (1,)}, "Paper got an unknown argument 'seed'; did you mean 'seeds'?"),
+        (Claim, {"metrics": "x"}, "Claim got an unknown argument 'metrics'; did you mean 'metric'?"),
     ],
 )
 def test_misspelt_arguments_are_told(call: Any, misspelt: dict[str, Any], meant: str):
     with pytest.raises(TypeError, match=re.escape(meant)):
         call(**misspelt)
+
+
+def test_misspelt_names_of_the_library_are_told():
+    with pytest.raises(AttributeError, match="has no attribute 'Moun'; did you mean 'Muon'"):
+        steepest.Moun  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_parts_are_values_as_before():

@@ -81,7 +81,10 @@ if not typing.TYPE_CHECKING:  # or type checkers would take any misspelt name fo
     def __getattr__(name: str) -> typing.Any:
         """Import a name of ``_LATER`` when it is first asked for."""
         if name not in _LATER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from steepest.spelling import suggest
+
+            hint = suggest(name, __all__, cutoff=0.6)
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
         globals()[name] = value = getattr(importlib.import_module(_LATER[name]), name)
         return value
 

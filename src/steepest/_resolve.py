@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -11,18 +10,13 @@ from typing import TypeGuard
 
 import torch
 
-__all__ = ["TargetError", "load_target", "public_optimizers", "suggest"]
+from steepest.spelling import suggest
+
+__all__ = ["TargetError", "load_target", "public_optimizers"]
 
 
 class TargetError(ValueError):
     """The name given does not lead to a torch optimizer class; the message is one line."""
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
-    folded = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
-    return f"; did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def public_optimizers() -> dict[str, type[torch.optim.Optimizer]]:

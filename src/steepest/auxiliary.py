@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from steepest.hypers import reject_unknown, validate
+from steepest.hypers import validate
 from steepest.momentum import EMA
 from steepest.preconditioners import Diagonal
 from steepest.rule import Rule
+from steepest.spelling import refuse_unknown
 from steepest.steps import DualScaled
 
 ADAMW = Rule(preconditioner=Diagonal(0.5), momentum=EMA(bias_correction=True), step=DualScaled())
@@ -23,6 +24,6 @@ def aux_options(aux: Mapping[str, Any] | None) -> dict[str, Any]:
     if aux is not None and not isinstance(aux, Mapping):
         raise TypeError(f"aux must be a dict of {', '.join(DEFAULTS)} or None, got {aux!r}")
     options = {**DEFAULTS, **(aux or {})}
-    reject_unknown("aux", options, DEFAULTS)
+    refuse_unknown("aux", options, DEFAULTS)
     validate(options)
     return options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from steepest.roles import ROLES
 from steepest.rounding import ROUNDINGS
+from steepest.spelling import suggest
 
 Check = Callable[[str, Any], None]
 
@@ -159,25 +159,6 @@ def validate(options: Mapping[str, Any], own: Mapping[str, Check] | None = None)
             checks[name](name, value)
 
 
-def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return "; did you mean 'x'?" for the closest known name, or nothing."""
-    aliases = {"learning_rate": "lr", "wd": "weight_decay", "decay": "weight_decay", "beta": "betas"}
-    known = list(known)
-    if aliases.get(name) in known:
-        return f"; did you mean {aliases[name]!r}?"
-    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def reject_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a ``TypeError`` for the first name that is not known, with a suggestion."""
-    known = list(known)
-    for name in given:
-        if name not in known:
-            hint = suggestion(name, known) or "."
-            raise TypeError(f"{where} got an unknown argument {name!r}{hint} Known: {', '.join(known)}")
-
-
 def reject_misspelt(where: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raise a ``TypeError`` for a group key that is a misspelt hyperparameter, or one of other methods.
 
@@ -188,7 +169,7 @@ def reject_misspelt(where: str, given: Iterable[str], known: Iterable[str]) -> N
     for name in given:
         if name in known or name in FREE_KEYS:
             continue
-        if hint := suggestion(name, known, cutoff=0.8):
+        if hint := suggest(name, known, cutoff=0.8):
             raise TypeError(f"{where} got an unknown key {name!r}{hint}")
         if name in CHECKS and name != "weight_decay":
             raise TypeError(f"{where} got {name!r}, which is not used here; known: {', '.join(known)}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from steepest.optimizer import RuleOptimizer
+from steepest.spelling import spelled
 from steepest.unwrapping import innermost
 
 Sink = Callable[[dict[str, float], int], None]
@@ -64,6 +65,7 @@ class Monitor:
         >>> monitor.remove()
     """
 
+    @spelled
     def __init__(
         self,
         optimizer: Optimizer,

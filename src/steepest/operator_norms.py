@@ -30,8 +30,8 @@ from dataclasses import dataclass, replace
 
 from torch import Size, Tensor
 
-from steepest.hypers import suggestion
 from steepest.norms import ColNorm, Frobenius, Max, Norm, RowNorm, Spectral
+from steepest.spelling import suggest
 
 Factor = Callable[[int, int, int], float]
 
@@ -142,7 +142,7 @@ def operator_norm(name: str, orthogonalizer: str = "auto", steps: int = 5) -> No
     if name not in FACTORS:
         raise ValueError(
             f"norm must be a Norm or one of {', '.join(OPERATOR_NORMS)}, got {name!r}"
-            f"{suggestion(str(name), OPERATOR_NORMS)}"
+            f"{suggest(str(name), OPERATOR_NORMS)}"
         )
     family = name.partition("_")[0]
     bases = {"sign": Max(), "col": ColNorm(), "row": RowNorm(), "bias": Frobenius()}

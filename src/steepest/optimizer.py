@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from steepest import checkpoint, pieces, stepping
 from steepest.auxiliary import ADAMW, aux_options
 from steepest.groups import Member, describe, is_matrix, split
-from steepest.hypers import Check, reject_misspelt, reject_unknown, validate
+from steepest.hypers import Check, reject_misspelt, validate
 from steepest.kernels import Kernel, fused_kernel
 from steepest.linalg.precision import own_dtypes
 from steepest.part import Part
@@ -29,6 +29,7 @@ from steepest.roles import AUXILIARY
 from steepest.rounding import Rounding
 from steepest.rule import Rule
 from steepest.screening import check_kind, check_whole, passes
+from steepest.spelling import refuse_unknown
 
 ENGINE_KEYS = {
     "maximize": False,
@@ -270,7 +271,7 @@ def _refusing_unknown(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        reject_unknown(type(self).__name__, [k for k in kwargs if k != "params"], known)
+        refuse_unknown(type(self).__name__, [k for k in kwargs if k != "params"], known)
         init(self, *args, **kwargs)
 
     return checked

@@ -230,10 +230,15 @@ def _gradients(bucket: Bucket, hypers: Mapping[str, Any]) -> Tensor:
     grad = gather([grad.to(dtype) for grad in bucket.grads])
     if group["maximize"]:
         grad = -grad
-    decay = hypers.get("weight_decay", 0.0)
-    if bucket.rule.decay == "l2" and (isinstance(decay, Tensor) or decay != 0.0):
-        grad = grad + decay * gather(params).to(dtype)
+    if decays_gradient(bucket.rule, hypers):
+        grad = grad + hypers["weight_decay"] * gather(params).to(dtype)
     return as_stack(grad, group.get("batch_dims", 0) + 1)
+
+
+def decays_gradient(rule: Rule, hypers: Mapping[str, Any]) -> bool:
+    """Say whether weight decay is added to gradients; a number on a device is not read for it."""
+    decay = hypers.get("weight_decay", 0.0)
+    return rule.decay == "l2" and (isinstance(decay, Tensor) or decay != 0.0)
 
 
 def _split(stack: Tensor, params: list[Tensor]) -> tuple[Tensor, ...]:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import steepest
-from steepest._resolve import TargetError, load_target, public_optimizers, suggest
+from steepest._resolve import TargetError, load_target, public_optimizers
 from steepest.checks import main_check
+from steepest.spelling import suggest
 
 from . import broken, test_report
 

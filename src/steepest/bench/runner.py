@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from steepest._resolve import suggest
 from steepest.bench import scaling
 from steepest.bench.contenders import BenchError, Contender
 from steepest.bench.machine import copy_bandwidth, import_seconds, load, machine, versions
@@ -21,6 +20,7 @@ from steepest.bench.selection import families, select
 from steepest.bench.sets import SETS, Gradients, ParameterSet
 from steepest.bench.timing import Say, measure
 from steepest.race.provenance import core_fingerprint
+from steepest.spelling import suggest
 
 DEFAULT_SETS = ("gpt", "resnet", "small")
 

@@ -9,7 +9,6 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from steepest._resolve import suggest
 from steepest.bench.contenders import (
     FAMILIES,
     KRONECKER,
@@ -26,6 +25,7 @@ from steepest.bench.contenders import (
 from steepest.bench.peers import COMMON_PEERS, PEERS, peer_rows
 from steepest.bench.sets import Parameters
 from steepest.catalogue import methods
+from steepest.spelling import suggest
 
 LEFT_OUT = {
     "KFAC": "it is built from a model's layers, not from a list of tensors",

@@ -6,9 +6,10 @@ import json as json_module
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from steepest._resolve import TargetError, load_target, suggest
+from steepest._resolve import TargetError, load_target
 from steepest.checks.registry import all_checks
 from steepest.checks.run import check_optimizer
+from steepest.spelling import suggest
 
 __all__ = ["main_check"]
 

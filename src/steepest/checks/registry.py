@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steepest._resolve import suggest
+from steepest.spelling import suggest
 
 if TYPE_CHECKING:
     from steepest.checks.subject import Subject

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from steepest._resolve import TargetError, suggest
+from steepest._resolve import TargetError
 from steepest.catalogue import choices, methods, plain, sections, summary
 from steepest.cli.terminal import UsageError, console
 from steepest.optimizer import RuleOptimizer
+from steepest.spelling import suggest
 
 TITLES = {
     "Formula": "Formula",

@@ -188,7 +188,7 @@ class _Work:
         grad = member.grad.to(compute_dtype(weight))
         if group["maximize"]:
             grad = -grad
-        if rule.decay == "l2" and hypers.get("weight_decay", 0.0) != 0.0:
+        if stepping.decays_gradient(rule, hypers):
             grad = grad + hypers["weight_decay"] * weight.to(grad.dtype)
         return Shard(group, member.index, member.param, layout, rule, hypers, weight, grad, own)
 

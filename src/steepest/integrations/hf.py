@@ -9,12 +9,12 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from steepest.hypers import suggestion
 from steepest.integrations.chosen import built, chosen_class, rehearse, takes_model
 from steepest.optimizer import RuleOptimizer
 from steepest.roles import AUXILIARY
 from steepest.routing import param_groups
 from steepest.routing.match import Match
+from steepest.spelling import suggest
 
 Overrides = Mapping[Match, Mapping[str, Any]] | Iterable[tuple[Match, Mapping[str, Any]]]
 
@@ -119,7 +119,5 @@ def _refuse_misspelt(cls: type[Optimizer], hyperparameters: Mapping[str, Any]) -
     """Raise for a misspelt argument of :func:`for_trainer`, which the optimizer could not name."""
     known = inspect.signature(cls).parameters
     for name in hyperparameters:
-        if name not in known and (
-            hint := suggestion(name, ("overrides", "roles", "split_fused"), cutoff=0.8)
-        ):
+        if name not in known and (hint := suggest(name, ("overrides", "roles", "split_fused"), cutoff=0.8)):
             raise TypeError(f"for_trainer got an unknown argument {name!r}{hint}")

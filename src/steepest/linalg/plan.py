@@ -7,7 +7,6 @@ them are beside them.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +22,7 @@ from steepest.linalg.quintics import (
     newton_schulz_schedule,
     polar_express_schedule,
 )
+from steepest.spelling import suggest
 
 # name: (polynomials, safety factor on the Frobenius norm, form)
 _ITERATIONS = {
@@ -86,8 +86,7 @@ def check_polar(
 ) -> None:
     """Raise `ValueError` for arguments that `polar` refuses, without computing."""
     if method not in POLAR_METHODS:
-        close = difflib.get_close_matches(str(method), POLAR_METHODS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = suggest(str(method), POLAR_METHODS)
         raise ValueError(f"method={method!r} is unknown: must be one of {', '.join(POLAR_METHODS)}{hint}")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps={steps!r} is out of range: must be an integer >= 1")

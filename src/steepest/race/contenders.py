@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 import steepest
-from steepest._resolve import TargetError, load_target, public_optimizers, suggest
+from steepest._resolve import TargetError, load_target, public_optimizers
 from steepest.catalogue import methods
 from steepest.race.literals import parse_call, split_items, write_call
 from steepest.race.records import RaceError
 from steepest.race.task import Task, one_line
+from steepest.spelling import suggest
 
 # Name: class, fixed arguments, centre of the learning rate grid. AdamW and SGD are torch's own: they are
 # the references. The centres are near each method's best rate on the embedded tasks; a wrong one costs

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest._resolve import suggest
 from steepest.race.records import RaceError
 from steepest.race.schedules import check_schedule
+from steepest.spelling import suggest
 
 AUTOCAST = ("bfloat16",)
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from steepest.race.records import RaceError
 from steepest.race.schedules import check_schedule
+from steepest.spelling import Spelled
 
 RELATIONS = ("better", "no worse", "equal")
 HIGHER_IS_BETTER = ("accuracy", "matthews")
 
 
 @dataclass(frozen=True)
-class Paper:
+class Paper(Spelled):
     """The settings of a paper's own experiment, for ``--protocol paper``.
 
     Args:
@@ -72,7 +73,7 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Spelled):
     """A statement of a paper about its results, as a comparison that a race can check.
 
     Args:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from steepest._resolve import suggest
 from steepest.race.records import RaceError
+from steepest.spelling import suggest
 
 SCHEDULES = ("linear", "cosine", "constant")
 

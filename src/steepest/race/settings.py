@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from steepest._resolve import suggest
 from steepest.race.contenders import REFERENCE, Contender, parse_contender
 from steepest.race.engine import Engine
 from steepest.race.literals import write_call
@@ -13,6 +12,7 @@ from steepest.race.records import RaceError
 from steepest.race.search import Grid
 from steepest.race.task import Task
 from steepest.race.tuning import check_tuning
+from steepest.spelling import suggest
 
 PROTOCOLS = ("fair", "paper")
 

@@ -14,16 +14,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from steepest._resolve import suggest
 from steepest.race.paper import Claim, Paper
 from steepest.race.records import RaceError
 from steepest.race.schedules import check_schedule
+from steepest.spelling import Spelled, suggest
 
 PRESETS = ("cpu", "full")
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Spelled):
     """A model, data and a loss that every optimizer of a race trains on the same way.
 
     Args:
@@ -58,6 +58,7 @@ class Task:
             ``"deviation"``: the largest relative difference of their training losses over the run.
 
     Raises:
+        TypeError: an argument that a task does not have.
         RaceError: the preset or the schedule is unknown, the warm-up is not a part of the run, or the scale
             of rates is not a positive number.
     """

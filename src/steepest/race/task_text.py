@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from steepest._resolve import suggest
 from steepest.race.builtin import BUILTIN
 from steepest.race.literals import parse_call, write_call
 from steepest.race.records import RaceError
 from steepest.race.task import Task, check_preset, one_line
+from steepest.spelling import suggest
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from steepest._resolve import suggest
 from steepest.race.contenders import Contender
 from steepest.race.records import RaceError
+from steepest.spelling import suggest
 
 # What an argument may become, each on a log scale. Averaging coefficients are told as 1 - coefficient; of
 # several in `betas` the first is of the first moment, the others of later ones.

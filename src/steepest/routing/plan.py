@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from steepest.hypers import CHECKS, FREE_KEYS, suggestion, validate
+from steepest.hypers import CHECKS, FREE_KEYS, validate
 from steepest.roles import ROLES
 from steepest.routing.detect import role_of
 from steepest.routing.fused import KEYS, known_split, resolved
@@ -15,7 +15,7 @@ from steepest.routing.heads import find_heads
 from steepest.routing.leaves import Leaf, leaves_of
 from steepest.routing.match import Match, matcher, nothing, written
 from steepest.routing.table import Claim, ParamGroups
-from steepest.spelling import spelled
+from steepest.spelling import spelled, suggest
 
 KNOWN = frozenset({*CHECKS, *FREE_KEYS, *KEYS, "norm", "preconditioner", "step"}) - {"params", "param_names"}
 """Names of options that a misspelt one is compared with; others are a user's own."""
@@ -151,7 +151,7 @@ def _checked_overrides(overrides: Any) -> list[tuple[Match, Mapping[str, Any]]]:
 
 def _check_role(role: Any, where: str) -> None:
     if not isinstance(role, str) or role not in ROLES:
-        hint = suggestion(str(role), ROLES) or ";"
+        hint = suggest(str(role), ROLES) or ";"
         raise ValueError(f"{where} names an unknown role {role!r}{hint} roles are {', '.join(ROLES)}")
 
 
@@ -161,7 +161,7 @@ def _check_options(options: Any, where: str) -> None:
     for key in options:
         if not isinstance(key, str) or key in ("params", "param_names"):
             raise TypeError(f"{where} cannot set {key!r}")
-        if key not in KNOWN and (hint := suggestion(key, KNOWN, cutoff=0.8)):
+        if key not in KNOWN and (hint := suggest(key, KNOWN, cutoff=0.8)):
             raise TypeError(f"{where} has an unknown option {key!r}{hint}")
     try:
         validate({key: value for key, value in options.items() if key not in ("role", *KEYS)})

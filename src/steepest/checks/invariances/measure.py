@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from steepest._resolve import load_target, suggest
+from steepest._resolve import load_target
 from steepest.checks.invariances.problem import MODELS, STANDARD, Problem
 from steepest.checks.invariances.transforms import TRANSFORMS, Transform
+from steepest.spelling import suggest
 
 INVARIANT, DEPENDENT = 1e-8, 1e-4
 """A deviation up to the first is invariance, one above the second is not; nothing should lie between."""

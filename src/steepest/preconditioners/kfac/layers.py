@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from steepest.preconditioners.kfac.kinds import Kind, kind_of
 from steepest.preconditioners.kfac.statistics import Batch
+from steepest.spelling import suggest
 
 
 class Layer:
@@ -122,8 +122,7 @@ def _skipped(model: nn.Module, skip: Iterable[str]) -> set[nn.Module]:
     out = {m for top in model.modules() if isinstance(top, nn.MultiheadAttention) for m in top.modules()}
     for entry in skip:
         if entry not in named:
-            close = difflib.get_close_matches(str(entry), named, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = suggest(str(entry), named) or f"; it has {', '.join(filter(None, named)) or 'none'}"
             raise ValueError(f"skip names {entry!r}, which is no module of the model{hint}")
         out |= set(named[entry].modules())
     return out

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from steepest._resolve import suggest
 from steepest.race.engine import Engine
 from steepest.race.executors.base import Executor
 from steepest.race.executors.local import LocalWorkers, visible_gpus
 from steepest.race.records import RaceError
+from steepest.spelling import suggest
 
 KINDS = ("local", "ray")
 

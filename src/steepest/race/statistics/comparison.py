@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from steepest._resolve import suggest
 from steepest.race.records import RaceError
 from steepest.race.statistics.events import Event
 from steepest.race.statistics.pairs import tested
 from steepest.race.statistics.results import OptimizerSummary, PairResult, Summary, TaskSummary
+from steepest.spelling import suggest
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from torch import nn
 
-from steepest._resolve import suggest
 from steepest.race.data.identity import identity
 from steepest.race.records import RaceError
 from steepest.race.task import Task
 from steepest.race.tasks.andi_paper import BATCH_SIZE, EARLIER, STEPS, andi_paper, claim
 from steepest.race.tasks.pictures import GREY, Pictures, draw, grey
 from steepest.race.tasks.reconstruction import autoencoder, evaluate, loss
+from steepest.spelling import suggest
 
 WIDTHS = (784, 128, 32, 128, 784)
 CALLED = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from steepest._resolve import suggest
 from steepest.race.data.identity import identity
 from steepest.race.data.lookup import present
 from steepest.race.engine import to_device
@@ -31,6 +30,7 @@ from steepest.race.tasks.tiny_causal import (
     tiny_tokenizer,
     with_own_tables,
 )
+from steepest.spelling import suggest
 
 SOURCE = "Preconditioned Norms (arXiv 2510.10777), LoRA on Qwen2-7B"
 RATES = (2e-4, 1e-4, 5e-5, 3e-5)
