@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import steepest
-from toys import CURVED, MAKERS, copies, equal, give_gradients, parameters, same, snapshot
+from toys import CURVED, MAKERS, WHOLE_NETWORK, copies, equal, give_gradients, parameters, same, snapshot
 
 every = pytest.mark.parametrize("name", MAKERS)
 
@@ -183,6 +183,33 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(name):
         results.append(copies(list(model.parameters())))
     for whole, halves in zip(*results, strict=True):
         torch.testing.assert_close(halves, whole, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name not in WHOLE_NETWORK])
+def test_stepping_inside_the_backward_pass_is_stepping_after_it(name):
+    """Once its gradient is there, the rest of the backward pass no longer needs a weight."""
+
+    def trained(inside: bool) -> list[Tensor]:
+        model, x, y = regression()
+        params = list(model.parameters())
+        together = MAKERS[name](params)
+        alone = {param: MAKERS[name]([param]) for param in params}
+
+        def step_now(param: Tensor) -> None:
+            alone[param].step()
+            alone[param].zero_grad()
+
+        handles = [p.register_post_accumulate_grad_hook(step_now) for p in params if inside]
+        for _ in range(4):
+            nn.functional.mse_loss(model(x), y).backward()
+            if not inside:
+                together.step()
+                together.zero_grad()
+        assert len(handles) == (len(params) if inside else 0)
+        return copies(params)
+
+    for ours, wanted in zip(trained(True), trained(False), strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_averaged_model_beside_an_optimizer():

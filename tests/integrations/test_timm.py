@@ -105,8 +105,10 @@ def test_andi_by_its_name_is_the_andi_built_by_hand(bf16):
     assert losses[-1] < losses[0] - 0.1
 
 
-@pytest.mark.parametrize("name", ["steepest-muon", "andi", "soap"])
-def test_resumes_from_timms_checkpoints_to_the_bit(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "bf16"), [("steepest-muon", False), ("steepest-muon", True), ("andi", True), ("soap", False)]
+)
+def test_resumes_from_timms_checkpoints_to_the_bit(tmp_path, name, bf16):
     options: dict[str, Any] = {
         "lr": 0.02,
         "param_group_fn": partial(steepest.param_groups, split_fused=False),
@@ -115,16 +117,16 @@ def test_resumes_from_timms_checkpoints_to_the_bit(tmp_path, name):
     resume = importlib.import_module("timm.models").resume_checkpoint
     first = vit()
     optimizer = create(first, name, **options)
-    train(first, optimizer, range(3))
+    train(first, optimizer, range(3), bf16)
     saver = saver_class(
         first, optimizer, Namespace(model="vit"), checkpoint_dir=tmp_path, recovery_dir=tmp_path
     )
     saver.save_checkpoint(epoch=0)
-    rest = train(first, optimizer, range(3, STEPS))
+    rest = train(first, optimizer, range(3, STEPS), bf16)
     second = vit()
     resumed = create(second, name, **options)
     resume(second, str(tmp_path / "last.pth.tar"), optimizer=resumed, log_info=False)
-    assert train(second, resumed, range(3, STEPS)) == rest
+    assert train(second, resumed, range(3, STEPS), bf16) == rest
     assert same(first, second)
 
 
