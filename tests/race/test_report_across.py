@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,8 +116,9 @@ def test_deviations_where_a_task_measures_them():
     assert "coordinate systems" not in plain
 
 
-def test_a_deviation_of_zero_can_be_drawn():
-    measured = [replace(r, metrics={**r.metrics, "deviation": 0.0}) for r in race("invariance")]
+@pytest.mark.parametrize("value", [0.0, 1e-300, 1e300, math.inf])
+def test_deviations_without_a_place_on_a_log_scale_can_be_drawn(value):
+    measured = [replace(r, metrics={**r.metrics, "deviation": value}) for r in race("invariance")]
     assert "Deviation between two coordinate systems" in prose(measured)
 
 

@@ -26,7 +26,8 @@ class Loop:
 
     ``pass_seconds`` and ``step_seconds`` are per step, in forward and backward (with clipping) and in the
     optimizer; drawing batches, moving them and evaluating are in neither. ``deviation`` is the largest
-    relative difference between the training losses of a task and its twin, None without a twin.
+    difference between the training losses of a task and its twin, as a part of the first loss; None without
+    a twin.
     """
 
     def __init__(self, spec: RunSpec, replicas: Alone = ALONE) -> None:
@@ -86,10 +87,12 @@ class Loop:
         return self.losses[-1]
 
     def _compare(self, twin_loss: float) -> None:
-        """Keep the largest relative difference of the two losses; a twin that diverges is infinitely far."""
+        """Keep the largest difference of the two losses; a twin that diverges is infinitely far.
+
+        As a part of the first loss: beside a loss that falls to nothing, rounding would look large.
+        """
         self.twin_losses.append(twin_loss)
-        loss = self.losses[-1]
-        gap = abs(loss - twin_loss) / max(abs(loss), sys.float_info.min)
+        gap = abs(self.losses[-1] - twin_loss) / max(abs(self.losses[0]), sys.float_info.min)
         self.deviation = max(self.deviation or 0.0, gap if math.isfinite(gap) else math.inf)
 
     def _evaluate(self, side: Side) -> None:

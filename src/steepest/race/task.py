@@ -55,7 +55,7 @@ class Task(Spelled):
         twin: for tasks about invariance: ``twin(data, model)`` returns the same problem in other
             coordinates, ``(data', model')``, computing the same function at the start. Both are trained side
             by side on the same batches, each by an optimizer of its own, and the run has the metric
-            ``"deviation"``: the largest relative difference of their training losses over the run.
+            ``"deviation"``: the largest difference of their training losses, as a part of the first.
 
     Raises:
         TypeError: an argument that a task does not have.

@@ -10,7 +10,7 @@ from steepest.race.report.svg import Axis, figure, frame, label, marker, path, s
 from steepest.race.report.tables import Looks, name_cell, table
 from steepest.race.statistics import DEVIATION, OptimizerSummary, TaskSummary, format_lr, format_number
 
-SMALLEST = 1e-16  # where a deviation of zero is drawn: below what double precision resolves
+SMALLEST, LARGEST = 1e-16, 1e16  # where deviations of zero and of infinity are drawn
 
 
 def measures(task: TaskSummary) -> bool:
@@ -34,10 +34,10 @@ def deviations(task: TaskSummary, style: Looks) -> Markup:
     ]
     note = (
         "Every run is trained twice, in two coordinate systems, from matching weights on the same batches. "
-        "The deviation is the largest relative difference of the two training losses over all steps. A "
-        "method that does not see the coordinates stays at the size of rounding errors (which grow along a "
-        "run); one that does see them comes to the size of the losses themselves. Log scale; a ring for "
-        "every seed."
+        "The deviation is the largest difference of the two training losses over all steps, as a part of the "
+        "first loss. A method that does not see the coordinates stays at the size of rounding errors (which "
+        "grow along a run); one that does see them comes to the size of the losses themselves. Log scale; a "
+        "ring for every seed."
     )
     head = ["optimizer", "median", "smallest", "largest", "seeds"]
     return join(
@@ -99,7 +99,8 @@ def across(tasks: Sequence[TaskSummary], style: Looks) -> Markup:
         cells = (tag("td", _short(_spread(o)[0]) if o else "not run", class_="num") for o in found)
         rows.append(tag("tr", name_cell(name, style), *cells))
     note = (
-        "Largest relative difference of the training losses in two coordinate systems, median over seeds. "
+        "Largest difference of the training losses in two coordinate systems, as a part of the first loss, "
+        "median over seeds. "
         "Near rounding: the method does not see the coordinates. Near 1 or above: it does."
     )
     return tag(
@@ -134,7 +135,7 @@ def _sorted(task: TaskSummary) -> list[OptimizerSummary]:
 
 
 def _picture(optimizers: Sequence[OptimizerSummary], style: Looks, name: str) -> Markup:
-    values = [max(v, SMALLEST) for o in optimizers for v in o.values.get(DEVIATION, {}).values()]
+    values = [value for o in optimizers for value in _drawn(o)]
     row, bottom = 22.0, 22.0 * len(optimizers)
     axis = spanning([*values, 1.0], 146.0, 446.0, log=True)
     parts: list[Markup] = []
@@ -146,7 +147,7 @@ def _picture(optimizers: Sequence[OptimizerSummary], style: Looks, name: str) ->
         middle, look = (i + 0.5) * row, style[o.name]
         parts.append(marker(look, 8, middle))
         parts.append(tag("g", tag("title", o.name), label(short(o.name, 17), 18, middle, kind="name")))
-        found = sorted(max(v, SMALLEST) for v in o.values.get(DEVIATION, {}).values())
+        found = _drawn(o)
         if not found:
             parts.append(label("no result", 146, middle, kind="tick"))
             continue
@@ -155,6 +156,10 @@ def _picture(optimizers: Sequence[OptimizerSummary], style: Looks, name: str) ->
         parts.append(marker(look, axis.at(found[(len(found) - 1) // 2]), middle, 3.6))
         parts += [tag("circle", cx=axis.at(v), cy=middle, r=1.9, class_="seed") for v in found]
     return figure(460, bottom + 24, f"deviation between two coordinate systems on {name}", *parts)
+
+
+def _drawn(o: OptimizerSummary) -> list[float]:
+    return sorted(min(max(value, SMALLEST), LARGEST) for value in o.values.get(DEVIATION, {}).values())
 
 
 def _powers(axis: Axis) -> list[float]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from steepest.race.statistics.claims import claims_of, judge
+from steepest.race.statistics.claims import DEVIATION, claims_of, judge
 from steepest.race.statistics.curves import first_crossing, mean_curve
 from steepest.race.statistics.events import Event, titles
 from steepest.race.statistics.inference import estimate
@@ -158,14 +158,14 @@ def _optimizer(name: str, runs: list[RunRecord], tolerance: float) -> OptimizerS
 
 
 def _values(finals: Sequence[RunRecord]) -> dict[str, dict[int, float]]:
-    """Every metric of the final runs by seed."""
+    """Every metric of the final runs by seed; a twin that diverged is infinitely far, which is a result."""
     found: dict[str, dict[int, float]] = {"val_loss": {r.seed: r.final_loss for r in finals}}
     for run in finals:
         measured = dict(run.metrics)
         if run.train_curve:
             measured.setdefault("train_loss", run.train_curve[-1][1])
         for name, value in measured.items():
-            if name != "val_loss" and _finite(value):
+            if name == DEVIATION or (name != "val_loss" and _finite(value)):
                 found.setdefault(name, {})[run.seed] = value
     return found
 

@@ -8,7 +8,7 @@ optimizer can tell the two apart. Two changes of coordinates, drawn once for the
 - ``affine``: W' = A W B with invertible A and B (condition at most exp(2k)) in every layer. Inputs of the
   first layer become B^-1 x in the data; further layers apply the inverses of A and B inside the model.
 
-The metric is ``deviation``, max over steps of |L_t - L'_t| / |L_t| of the two training losses. The hidden
+The metric is ``deviation``, max over steps of |L_t - L'_t| / |L_1| of the two training losses. The hidden
 layer is followed by ReLU: the derivative of a saturated tanh is little more than rounding, and methods that
 divide by the square of a gradient make steps of it.
 
@@ -217,7 +217,7 @@ def task(preset: str = "cpu", *, hidden: int = 0, k: float = 2.0, affine: bool =
     coordinates = "W' = A W B" if affine else f"columns scaled by exp(uniform[-{k:g}, {k:g}])"
     return Task(
         name=name,
-        version="2",
+        version="3",
         description=f"mushrooms (LIBSVM) and the same with {coordinates}; {between}; logistic loss, float64",
         data=partial(data, affine),
         model=partial(model, hidden),
