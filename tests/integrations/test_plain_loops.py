@@ -193,7 +193,7 @@ def test_stepping_inside_the_backward_pass_is_stepping_after_it(name):
         model, x, y = regression()
         params = list(model.parameters())
         together = MAKERS[name](params)
-        alone = {param: MAKERS[name]([param]) for param in params}
+        alone: dict[Tensor, Any] = {param: MAKERS[name]([param]) for param in params}
 
         def step_now(param: Tensor) -> None:
             alone[param].step()
