@@ -41,11 +41,12 @@ docs: $(READY)
 	$(BIN)/python tools/method_pages.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-# That the site builds, that the notebook runs, and that the pictures show what the library does.
+# That the site builds, that the notebook runs, and that pictures and results show what there is.
 check-docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
 	OMP_NUM_THREADS=1 $(BIN)/python tools/notebook.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python tools/pictures.py --check
+	$(BIN)/python tools/results.py --check
 
 # That source archive and wheels install and run in clean environments, with and without a compiler.
 package: $(READY)
