@@ -451,6 +451,7 @@ def test_estimates():
     assert format_estimate(estimate([0.5])) == "0.5000"
     assert format_estimate(estimate([0.5, 0.5])) == "0.5000"
     assert format_estimate(estimate(A)) == "1.10 ± 0.25"
+    assert format_estimate(estimate([1e36, 3e36, 5e36])) == "3.0e36 ± 5.0e36"
     assert format_estimate(estimate(A), 3) == "1.100 ± 0.248"
 
 

@@ -58,7 +58,7 @@ def format_estimate(value: Estimate | None, places: int | None = None) -> str:
     places = own if places is None else places
     if places is None:
         return format_number(value.mean, 4)
-    if places > 6:
+    if places > 6 or abs(value.mean) >= 1e6:
         return " ± ".join(format_number(v, 2) for v in (value.mean, value.half_width) if v is not None)
     if own is None or value.half_width is None:
         return f"{value.mean:.{places}f}"
