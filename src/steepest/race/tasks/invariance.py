@@ -47,7 +47,7 @@ ROWS = 6500
 """Of the training set: a batch of the affine variant."""
 TARGET = 0.02
 LR_SCALE = 30.0
-"""The classes can be separated, so that large rates do best for a linear model: 1 for AdamW, 0.01 for SANIA."""
+"""The classes can be separated, so that a linear model likes large rates: 1 for AdamW, 0.01 for SANIA."""
 INVARIANT = 1e-6
 """A deviation up to this is rounding: float64, multiplied over some hundred steps."""
 
