@@ -7,11 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from steepest.race.manifest import latest_race
-from steepest.race.records import RunRecord
-from steepest.race.report import Origin, write_report
+from steepest.cli.reporting import read_races
+from steepest.race.report import write_report
 from steepest.race.report.claims import compared
-from steepest.race.report.tablefiles import claims_csv, runs_csv, summary_csv
+from steepest.race.report.writing import table_files
 from steepest.race.statistics import (
     Summary,
     format_against,
@@ -25,18 +24,6 @@ from steepest.race.statistics import (
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 PAGE = FOLDER / "index.md"
 REPORT = FOLDER / "report"
-
-
-def read() -> tuple[list[RunRecord], list[Origin]]:
-    """Return the records of all races, and what each was asked for with."""
-    records: dict[str, RunRecord] = {}
-    origins: list[Origin] = []
-    for folder in sorted(path.parent for path in FOLDER.glob("records/*/records.jsonl")):
-        found, command = latest_race(folder)
-        records |= {record.key: record for record in found}
-        if command:
-            origins.append(Origin(command, frozenset(record.key for record in found)))
-    return list(records.values()), origins
 
 
 def claims(summary: Summary) -> list[str]:
@@ -96,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say whether the tables are up to date")
     check = parser.parse_args().check
-    records, origins = read()
+    records, origins = read_races(sorted(path for path in FOLDER.glob("records/*") if path.is_dir()))
     summary = summarize(records)
     page = PAGE.read_text(encoding="utf-8")
     parts = {"protocols": protocols, "claims": claims, "rankings": rankings}
@@ -105,11 +92,7 @@ def main() -> int:
         write_report(summary, REPORT, records=records, origins=origins, pictures=True)
         PAGE.write_text(wanted, encoding="utf-8")
         return 0
-    tables = {
-        "claims.csv": claims_csv(summary),
-        "runs.csv": runs_csv(records),
-        "summary.csv": summary_csv(summary),
-    }
+    tables = table_files(summary, records)
     stale = [name for name, text in tables.items() if (REPORT / name).read_text(encoding="utf-8") != text]
     stale += [PAGE.name] if page != wanted else []
     for name in stale:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -42,14 +43,9 @@ def report(
     compared with what, so that races at several sizes or under both protocols can stand side by side.
     """
     folders = folders or [Path("race-results")]
-    records: dict[str, RunRecord] = {}
-    origins: list[Origin] = []
-    for folder in folders:
-        found, origin = _race_of(folder, every)
-        records |= {record.key: record for record in found}
-        origins += [origin] if origin else []
+    records, origins = read_races(folders, every)
     target = out or (folders[0] / SUBFOLDER if len(folders) == 1 else MERGED)
-    conclude(console(), list(records.values()), target, origins, folders[0], pictures=pictures)
+    conclude(console(), records, target, origins, folders[0], pictures=pictures)
 
 
 def compare(
@@ -100,6 +96,17 @@ def conclude(
         raise RaceError(f"cannot write to {out}: {error.strerror}") from None
     print(f"\nReport: {path}")
     return any(record.status == "ok" for record in records)
+
+
+def read_races(folders: Iterable[Path], every: bool = False) -> tuple[list[RunRecord], list[Origin]]:
+    """Return the records of several folders, each once, and the commands that asked for them."""
+    records: dict[str, RunRecord] = {}
+    origins: list[Origin] = []
+    for folder in folders:
+        found, origin = _race_of(folder, every)
+        records |= {record.key: record for record in found}
+        origins += [origin] if origin else []
+    return list(records.values()), origins
 
 
 def _race_of(folder: Path, every: bool) -> tuple[list[RunRecord], Origin | None]:

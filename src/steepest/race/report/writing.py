@@ -45,9 +45,7 @@ def write_report(
         OSError: the folder cannot be made or written.
     """
     known, folder = list(records), Path(folder)
-    tables = {RUNS: runs_csv(known), SUMMARY: summary_csv(summary)}
-    if any(task.claims for task in summary.tasks):
-        tables[CLAIMS] = claims_csv(summary)
+    tables = table_files(summary, known)
     drawn = {
         picture_name(summary, task): task
         for task in summary.tasks
@@ -61,3 +59,11 @@ def write_report(
     for name, content in reversed(pages.items()):  # the index last: it links to the others
         write_atomically(folder / name, content.encode())
     return folder / INDEX
+
+
+def table_files(summary: Summary, records: Iterable[RunRecord]) -> dict[str, str]:
+    """Return the tables that a report holds for other programs, by the names of their files."""
+    tables = {RUNS: runs_csv(records), SUMMARY: summary_csv(summary)}
+    if any(task.claims for task in summary.tasks):
+        tables[CLAIMS] = claims_csv(summary)
+    return tables
