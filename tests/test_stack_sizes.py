@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steepest import MuAdam, Muon, stepping
+from steepest import MuAdam, Muon, kinds, stepping
 
 
 def _stepped(method, count, shape):
@@ -22,7 +22,7 @@ def _stepped(method, count, shape):
 @pytest.mark.parametrize(("cached", "sizes"), [(1, [1] * 5), (40 * 500 * 2, [2, 2, 1]), (2**30, [5])])
 def test_stacks_of_large_matrices_are_bounded(monkeypatch, method, cached, sizes):
     shape = (40, 500)
-    assert shape[0] * shape[1] > stepping.SMALL
+    assert shape[0] * shape[1] > kinds.SMALL
     expected = _stepped(method, 5, shape)
     seen = []
     form = stepping.form_buckets
@@ -33,7 +33,8 @@ def test_stacks_of_large_matrices_are_bounded(monkeypatch, method, cached, sizes
         return buckets
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(stepping, "CACHED", cached)
+    monkeypatch.setattr(kinds, "CACHED", cached)
+    monkeypatch.setattr(kinds, "_kinds", {})
     monkeypatch.setattr(stepping, "form_buckets", recorded)
     found = _stepped(method, 5, shape)
     assert seen == [sizes] * 3

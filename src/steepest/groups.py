@@ -28,6 +28,10 @@ class Member:
     index: int
     param: Tensor
     grad: Tensor
+    kind: Any = None
+    """What :mod:`steepest.stepping` knows of parameters like this one."""
+    sums: int = 0
+    """Where the check of gradients has left sums of squares that its kernel asked for."""
 
 
 def is_matrix(param: Tensor, batch_dims: int) -> bool:

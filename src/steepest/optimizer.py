@@ -202,7 +202,7 @@ class RuleOptimizer(Optimizer):
 
             pieces.refuse(self.param_groups)
             take_step(self.param_groups, members, rules, self.state, loss, settings_of(self))
-        elif passes(members):
+        elif passes(stepping.with_kinds(members, rules)):
             stepping.take_step(members, rules, self.state, loss)
 
     def _distributed(self, params: Iterable[torch.Tensor]) -> bool:
@@ -213,11 +213,15 @@ class RuleOptimizer(Optimizer):
         )
 
     def _members(self) -> Iterator[Member]:
+        allowed: set[Any] = set()
         for group in self.param_groups:
             for i, param in enumerate(group["params"]):
                 grad = param.grad
                 if grad is not None and param.numel():
-                    check_kind(group, i, param, grad)
+                    kind = param.dtype, grad.dtype, grad.layout
+                    if kind not in allowed:
+                        check_kind(group, i, param, grad)
+                        allowed.add(kind)
                     yield Member(group, i, param, grad)
 
     def state_dict(self) -> dict[str, Any]:

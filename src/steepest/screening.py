@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,18 +42,23 @@ def check_kind(group: Mapping[str, Any], index: int, param: Tensor, grad: Tensor
         )
 
 
-def all_finite(grads: Iterable[Tensor]) -> bool:
-    """Return whether every entry is finite, with one read back per call.
+def all_finite(grads: Sequence[Tensor]) -> bool:
+    """Return whether every entry is finite, with one read back per call."""
+    return _sums_if_finite(grads) is not None
+
+
+def _sums_if_finite(grads: Sequence[Tensor], asked: Sequence[Any] = ()) -> Sequence[int] | None:
+    """Return what a native check leaves for kernels that asked, or None if an entry is not finite.
 
     Where no native kernel reads a tensor, a sum is the cheapest pass over it and is finite only if every
     entry is; only where it is not, perhaps from overflow, are the entries looked at one by one.
     """
-    finite, grads = native.all_finite(grads)
+    finite, grads, sums = native.all_finite(grads, asked)
     if not finite:
-        return False
+        return None
     if not grads or bool(torch.stack([g.sum(dtype=torch.float32).cpu() for g in grads]).isfinite().all()):
-        return True
-    return all(bool(g.isfinite().all()) for g in grads)
+        return sums
+    return sums if all(bool(g.isfinite().all()) for g in grads) else None
 
 
 def passes(members: Iterable[Member]) -> bool:
@@ -62,15 +67,18 @@ def passes(members: Iterable[Member]) -> bool:
     ``"raise"`` raises a ``FloatingPointError`` that names the parameter, ``"skip"`` asks for the whole step
     to be left out, ``"propagate"`` looks at nothing. By default raise where that costs no device sync.
     """
-    raising: list[Member] = []
-    skipping: list[Member] = []
+    looked: list[Member] = []
     for member in members:
         policy = member.group["nonfinite"]
-        if policy == "raise" or (policy is None and member.grad.is_cpu):
-            raising.append(member)
-        elif policy == "skip":
-            skipping.append(member)
-    if not all_finite([member.grad for member in raising]):
-        first = next(member for member in raising if not all_finite([member.grad]))
-        raise FloatingPointError(NOT_FINITE.format(describe(first.group, first.index)))
-    return all_finite([member.grad for member in skipping])
+        if policy in ("raise", "skip") or (policy is None and member.grad.is_cpu):
+            looked.append(member)
+    asked = [member.kind and member.kind.asked for member in looked]
+    sums = _sums_if_finite([member.grad for member in looked], asked)
+    if sums is not None:
+        for member, address in zip(looked, sums, strict=True):
+            member.sums = address
+        return True
+    for member in looked:
+        if member.group["nonfinite"] != "skip" and not all_finite([member.grad]):
+            raise FloatingPointError(NOT_FINITE.format(describe(member.group, member.index)))
+    return False

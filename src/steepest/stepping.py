@@ -7,21 +7,20 @@ names; stacks are views of it, or copied and written back.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from steepest import averaging
 from steepest.apply import apply_, apply_all_, pairing
 from steepest.background import Background
 from steepest.groups import Member
 from steepest.hypers import resolve
-from steepest.kernels import Kernel, fused_kernel
+from steepest.kernels import Kernel
+from steepest.kinds import Kind, with_kinds
 from steepest.pieces import in_pieces
 from steepest.rounding import Weight, compute_dtype, weight_of
 from steepest.rule import Rule
@@ -34,10 +33,6 @@ BESIDE = ("step", "average", "compensation")
 State = MutableMapping[Tensor, dict[str, Any]]
 WHOLE_MOVE = {"lr": 1.0}
 """The numbers of a direction that is the move itself, decay included."""
-SMALL = 2**14
-"""Up to this many entries, calling an operation costs more than copying what it works on."""
-CACHED = 2**17
-"""Entries for each thread of a CPU beyond which copying a stack and its state costs more than it gains."""
 
 
 @dataclass
@@ -50,6 +45,8 @@ class Bucket:
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
+    sums: list[int] = field(default_factory=list)
+    """For kernels that asked: what the check of gradients has left, see :class:`steepest.groups.Member`."""
     slots: list[int] = field(default_factory=list)
     """For rules that stagger: at which step of a cycle each parameter refreshes."""
 
@@ -81,64 +78,45 @@ def take_step(members: Iterable[Member], rules: Mapping[int, Rule], state: State
 def form_buckets(members: Iterable[Member], rules: Mapping[int, Rule], state: State) -> Iterable[Bucket]:
     """Create missing state and return the work of this step."""
     buckets: dict[Any, Bucket] = {}
-    kinds: dict[Any, _Kind] = {}
+    fused: dict[Kind, Bucket] = {}
     group: dict[str, Any] = {}
     own_slots: dict[int, int] = {}
-    for member in members:
-        param = member.param
+    for member in with_kinds(members, rules):
+        param, kind = member.param, member.kind
         if group is not member.group:
             group = member.group
             own_slots = slots(group, rules[id(group)])
-        alike = (id(group), param.shape, param.dtype, param.device, param.is_contiguous(), type(param))
-        kind = kinds.get(alike)
-        if kind is None:
-            kind = kinds[alike] = _kind(group, param, rules[id(group)], buckets)
+            fused = {}
         own = state[param]
         if not own:
             own.update(initial_state(kind.rule, param, group))
-        bucket = kind.bucket
-        if bucket is None:
-            key = (*alike, _host_count(own)) if kind.most > 1 else id(param)
-            bucket = buckets.get(key)
-            if bucket is not None and len(bucket.params) == kind.most:
-                buckets[(key, len(buckets))] = buckets.pop(key)
-                bucket = None
-            if bucket is None:
-                bucket = buckets[key] = Bucket(group, kind.rule, None)
+        bucket = fused.get(kind) or _bucket(kind, group, param, own, buckets)
+        if kind.kernel is not None:
+            fused[kind] = bucket
         bucket.params.append(param)
         bucket.grads.append(member.grad)
         bucket.states.append(own)
+        bucket.sums.append(member.sums)
         if own_slots:
             bucket.slots.append(own_slots[id(param)])
     return buckets.values()
 
 
-class _Kind(NamedTuple):
-    """What parameters alike have in common: a bucket, if a kernel takes them all."""
-
-    rule: Rule
-    most: int
-    """How many of them make a stack."""
-    bucket: Bucket | None
-
-
-def _kind(group: dict[str, Any], param: Tensor, rule: Rule, buckets: dict[Any, Bucket]) -> _Kind:
-    rule = rule.for_shape(param.shape[group.get("batch_dims", 0) :])
-    kernel = None if group["fused"] is False else fused_kernel(rule, param, group)
-    if kernel is None:
-        return _Kind(rule, _most(rule, param), None)
-    key = (id(group), kernel, param.dtype, param.device)
-    return _Kind(rule, 1, buckets.setdefault(key, Bucket(group, rule, kernel)))
-
-
-def _most(rule: Rule, param: Tensor) -> int:
-    """Return how many parameters like this one are cheapest in one stack."""
-    if param.device.type == "cpu" and param.numel() > SMALL:
-        # Stacks of large factors of preconditioners are copied at a loss; matrix products gain from a stack
-        # while there is one for each thread.
-        return max(1, CACHED * torch.get_num_threads() // param.numel()) if rule.norm.batches else 1
-    alike = rule.batches or (param.numel() <= SMALL and type(param) in (Parameter, Tensor))
-    return sys.maxsize if alike else 1
+def _bucket(
+    kind: Kind, group: dict[str, Any], param: Tensor, own: Mapping[str, Any], buckets: dict[Any, Bucket]
+) -> Bucket:
+    """Return the bucket that takes this parameter, a new one if it must be."""
+    if kind.kernel is not None:
+        key = id(group), kind.kernel, param.dtype, param.device
+    else:
+        key = (id(group), kind, _host_count(own)) if kind.most > 1 else id(param)
+    bucket = buckets.get(key)
+    if bucket is not None and len(bucket.params) == kind.most:
+        buckets[(key, len(buckets))] = buckets.pop(key)
+        bucket = None
+    if bucket is None:
+        bucket = buckets[key] = Bucket(group, kind.rule, kind.kernel)
+    return bucket
 
 
 def advance(bucket: Bucket) -> Iterator[Move]:
@@ -150,7 +128,8 @@ def advance(bucket: Bucket) -> Iterator[Move]:
     if "step" in states[0]:
         torch._foreach_add_([own["step"] for own in states], 1)
     if bucket.kernel is not None:
-        bucket.kernel(params, bucket.grads, states, hypers)
+        known = {"sums": bucket.sums} if any(bucket.sums) else {}
+        bucket.kernel(params, bucket.grads, states, hypers, **known)
         return
     if rule.needs_step:
         hypers["step"] = step_count(states, params[0].shape[:batch_dims].numel())

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from steepest import stepping
+from steepest import kinds, stepping
 from steepest.distributed import ownership
 from steepest.distributed.agreement import GO_ON, NOT_FINITE_HERE, SKIP, agree
 from steepest.distributed.fixed import fixed
@@ -99,7 +99,7 @@ def move_members(
 
 def _alike(shard: Shard, place: Place) -> object:
     """Return what shards that go into one stack have in common; the same on every rank."""
-    small = place.layout.shape.numel() <= stepping.SMALL * place.layout.size
+    small = place.layout.shape.numel() <= kinds.SMALL * place.layout.size
     if not small or place.rule.constraint:
         return id(shard.param)
     count = shard.hypers.get("step")

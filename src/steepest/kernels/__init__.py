@@ -18,7 +18,10 @@ __all__ = ["Kernel", "fused_kernel"]
 
 
 class Kernel(Hashable, Protocol):
-    """Updates state and weight of many parameters in one pass. ``state["step"]`` is already counted up."""
+    """Updates state and weight of many parameters in one pass. ``state["step"]`` is already counted up.
+
+    Kernels on the CPU may ask the check of gradients for more than it is for: see ``NativeKernel.asks``.
+    """
 
     def __call__(
         self,

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.kernels.native.finite import all_finite
+from steepest.kernels.native.finite import Extents, all_finite
 from steepest.kernels.native.kernel import NativeKernel, computes, kernel_for
 from steepest.kernels.native.library import Unavailable, load
 from steepest.kernels.plans import plan_of
 from steepest.rule import Rule
 
-__all__ = ["all_finite", "native_kernel"]
+__all__ = ["Extents", "NativeKernel", "all_finite", "native_kernel"]
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Size, Tensor
 
+from steepest.kernels.native.finite import Extents
 from steepest.kernels.native.library import Library
+from steepest.kernels.native.scratch import areas
 from steepest.kernels.plans import Elementwise, Equilibrated, Normalized, Plan
 from steepest.rounding import compute_dtype
 from steepest.views import stack_shape
@@ -32,7 +33,7 @@ TYPES = {
     (torch.bfloat16, torch.float32): 3,
 }
 """The library's numbers for what plans name; types are those of a parameter and its gradient."""
-FIELDS = 8
+FIELDS = 9
 """Of csrc/abi.h's Tensor, 64 bits each."""
 CHOICES = (
     *("kind", "averaging", "nesterov", "corrected", "from_first"),
@@ -90,8 +91,12 @@ class NativeKernel:
         grads: Sequence[Tensor],
         states: Sequence[Mapping[str, Tensor]],
         hypers: Mapping[str, Any],
+        sums: Sequence[int] | None = None,
     ) -> None:
-        """Update states and weights."""
+        """Update states and weights.
+
+        ``sums`` are addresses of what a check has left of gradients for which :meth:`asks` was asked, else 0.
+        """
         plan, library = self.plan, self.library
         average = plan.averaging.buffer if plan.averaging else None
         square = plan.square.buffer if isinstance(plan, Elementwise) and plan.square else None
@@ -106,6 +111,7 @@ class NativeKernel:
                 [grad.data_ptr() for grad in grads],
                 _pointers(average, states, params, arithmetic),
                 _pointers(square, states, params, arithmetic),
+                sums,
                 matrices,
                 rows,
                 columns,
@@ -120,7 +126,7 @@ class NativeKernel:
         steps = array("d", [state["step"].item() for state in states]) if _counts(plan) else None
         threads = torch.get_num_threads()
         high, wide = max(rows), max(columns)
-        scratch = None if isinstance(plan, Elementwise) else _scratch(library, high, wide, threads)
+        scratch = None if isinstance(plan, Elementwise) else areas(library, high, wide, threads)
         library.step(
             ctypes.byref(recipe),
             table.buffer_info()[0],
@@ -133,6 +139,13 @@ class NativeKernel:
         )
         # What autograd saved of these weights is no longer what it was.
         torch.autograd.graph.increment_version(params)
+
+    def asks(self, param: Tensor, grad: Tensor) -> Extents | None:
+        """Return as which matrices a check should measure this gradient, if a step begins with that."""
+        plan = self.plan
+        if not isinstance(plan, Equilibrated) or plan.axis == "none" or plan.decay == "l2":
+            return None
+        return _extents(param.shape, self.batch_dims) if (param.dtype, grad.dtype) in TYPES else None
 
 
 kernel_for = lru_cache(maxsize=None)(NativeKernel)
@@ -186,15 +199,3 @@ def _pointers(
                 f"{buffer.device}; fused=False takes it as it is"
             )
     return [buffer.data_ptr() for buffer in buffers]
-
-
-_own = threading.local()
-
-
-def _scratch(library: Library, rows: int, columns: int, threads: int) -> Tensor:
-    """Return working memory of this Python thread, kept from step to step."""
-    size = threads * library.scratch_bytes(rows, columns) + 64
-    held = getattr(_own, "scratch", None)
-    if held is None or held.numel() < size:
-        held = _own.scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
-    return held

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-ABI = 1
+ABI = 2
 """Must be the library's: raised together with STEEPEST_ABI in csrc/abi.h."""
 FILE = Path(__file__).with_name("_kernels.so")
 SWITCH = "STEEPEST_NATIVE"
@@ -73,7 +73,7 @@ def _load(path: Path) -> Library:
     _declare(handle.steepest_choose, text, ctypes.c_int)
     _declare(handle.steepest_compiler, text)
     _declare(handle.steepest_scratch_bytes, integer, integer, integer)
-    _declare(handle.steepest_all_finite, ctypes.c_int, pointer, integer, ctypes.c_int)
+    _declare(handle.steepest_all_finite, ctypes.c_int, *[pointer, integer] * 2, integer, ctypes.c_int)
     _declare(handle.steepest_step, None, *[pointer] * 3, integer, pointer, integer, integer, ctypes.c_int)
     handle.steepest_use_runtime(*_runtime())
     simd = handle.steepest_choose(highest).decode()

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#define STEEPEST_ABI 1
+#define STEEPEST_ABI 2
 
 enum kind { ELEMENTWISE, NORMALIZED, EQUILIBRATED };
 enum averaging { NO_AVERAGING, HEAVY_BALL, EMA };
@@ -25,20 +25,25 @@ typedef struct {
     double factor, lr, weight_decay, momentum, beta2, eps;
 } Recipe;
 
-/* One parameter: `matrices` matrices (rows, columns), contiguous. Pointers that a plan does not use are 0. */
+/* One parameter: `matrices` matrices (rows, columns), contiguous. Pointers that a plan does not use are 0, and
+   so may be `sums`, what a check has left of this gradient (see Array). */
 typedef struct {
     void *weight;
     const void *grad;
     void *average, *square;
+    const double *sums;
     int64_t matrices, rows, columns, types;
 } Tensor;
 
 /* Formats whose finiteness can be checked. */
 enum format { FORMAT_F32, FORMAT_F64, FORMAT_BF16, FORMAT_F16 };
 
+/* A gradient to be checked. If `sums` is not 0, the sums of squares of each matrix go there on the way: of its
+   rows, then of its columns. There are none of FORMAT_F16. */
 typedef struct {
     const void *entries;
-    int64_t count, format;
+    double *sums;
+    int64_t matrices, rows, columns, format;
 } Array;
 
 #endif

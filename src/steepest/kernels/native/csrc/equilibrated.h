@@ -1,10 +1,11 @@
 /* ANDI's step: entries divided by the sum of their row's and column's lengths, then an energy floor.
 
-   Three sweeps over a gradient: lengths of rows and columns; the length of what their sum leaves; the move. All
-   run forwards through memory, in strides of LANES entries that ask for what comes AHEAD of them: each sweep is
-   bound by memory, and one core's own prefetchers leave a quarter of it unused. Included for each type twice:
-   with R the arithmetic itself (squares may leave its range: then this finds out, and nothing has been written)
-   and with R wider, which takes whatever came. P holds sums. */
+   Three sweeps over a gradient: lengths of rows and columns, unless its check has left them; the length of what
+   their sum leaves; the move. All run forwards through memory, in strides of LANES entries that ask for what
+   comes AHEAD of them: each sweep is bound by memory, and one core's own prefetchers leave a quarter of it
+   unused. Included for each type twice: with R the arithmetic itself (squares may leave its range: then this
+   finds out, and nothing has been written) and with R wider, which takes whatever came. P holds sums: double
+   with R the arithmetic itself, as the check's. */
 
 /* Squares of a stride of a row's entries, added to their columns' sums and to `lanes`. */
 ALWAYS void VARIANT(measure_stride)(const W *restrict w, const G *restrict g, R *restrict sums_,
@@ -236,8 +237,14 @@ static int VARIANT(equilibrate)(const Recipe *r, const Tensor *t, const Numbers 
     long double *own = sums(s, team.id);
     P eps = (P)r->eps;
 
-    VARIANT(measure)(t, k, at, from, to, rows, partial_columns(s, team.id));
-    meet(team);
+    const double *known = WIDEST || !t->sums ? 0 : t->sums + matrix * (t->rows + n);
+    if (known)
+        for (int64_t i = from; i < to; i++)
+            rows[i - from] = (P)known[i];
+    else {
+        VARIANT(measure)(t, k, at, from, to, rows, partial_columns(s, team.id));
+        meet(team);
+    }
     P energy = 0, least_row = INFINITY, least_column = INFINITY, most_row = 0, most_column = 0;
     for (int64_t i = 0; i < to - from; i++) {
         energy += rows[i];
@@ -247,8 +254,8 @@ static int VARIANT(equilibrate)(const Recipe *r, const Tensor *t, const Numbers 
         rows[i] = (r->axis == COLUMNS ? 0 : size) + eps;
     }
     for (int64_t j = left; j < right; j++) {
-        P sum = 0;
-        for (int id = 0; id < team.count; id++)
+        P sum = known ? (P)known[t->rows + j] : 0;
+        for (int id = 0; !known && id < team.count; id++)
             sum += ((P *)partial_columns(s, id))[j];
         P size = ROOT_P(sum);
         least_column = size < least_column ? size : least_column;

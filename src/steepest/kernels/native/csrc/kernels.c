@@ -122,6 +122,24 @@ static void matrix(const Recipe *r, const Tensor *t, const Numbers *k, int64_t i
     }
 }
 
+/* Sums of squares of rows [from, to) of a matrix, by row and by column. */
+static void squares(const Array *a, int64_t index, int64_t from, int64_t to, double *rows, double *columns)
+{
+    const Tensor t = {.grad = a->entries, .rows = a->rows, .columns = a->columns};
+    const Numbers as_it_is = {.sign = 1};
+    int64_t at = index * a->rows * a->columns;
+    switch (a->format) {
+    case FORMAT_F32:
+        measure_f32_narrow(&t, &as_it_is, at, from, to, rows, columns);
+        break;
+    case FORMAT_F64:
+        measure_f64_narrow(&t, &as_it_is, at, from, to, rows, columns);
+        break;
+    default:
+        measure_bf16_narrow(&t, &as_it_is, at, from, to, rows, columns);
+    }
+}
+
 #define QUOTED_(name) #name
 #define QUOTED(name) QUOTED_(name)
-const Level PASTE(steepest, LEVEL) = {QUOTED(LEVEL), elementwise, matrix, finite};
+const Level PASTE(steepest, LEVEL) = {QUOTED(LEVEL), elementwise, matrix, finite, squares};

@@ -1,4 +1,6 @@
 /* What the library exports: one call for a bucket of parameters, one for a list of gradients. */
+#include <math.h>
+
 #include "level.h"
 
 #if defined(__x86_64__) && !defined(STEEPEST_ONE_LEVEL)
@@ -158,38 +160,107 @@ EXPORT void steepest_step(const Recipe *recipe, const Tensor *tensors, const dou
 
 typedef struct {
     const Array *arrays;
-    int64_t count;
-    atomic_llong next;
+    int64_t count, entries;
+    Scratch scratch;
+    atomic_llong next_chunk, next_matrix;
     atomic_int found;
 } Search;
 
-/* From the last array to the first: the step that follows begins with the first, then still in cache. */
-static void search(void *context, Team team)
+static int64_t size_of(const Array *a)
 {
-    Search *s = context;
-    int64_t first = 0, i = s->count - 1, chunk = atomic_fetch_add(&s->next, 1);
-    (void)team;
+    return a->matrices * a->rows * a->columns;
+}
+
+/* Chunks of the arrays of which only this is asked. */
+static void search_chunks(Search *s)
+{
+    int64_t first = 0, i = s->count - 1, chunk = atomic_fetch_add(&s->next_chunk, 1);
     while (i >= 0 && !atomic_load_explicit(&s->found, memory_order_relaxed)) {
         const Array *a = &s->arrays[i];
-        int64_t chunks = (a->count + CHUNK - 1) / CHUNK;
+        int64_t count = size_of(a), chunks = a->sums ? 0 : (count + CHUNK - 1) / CHUNK;
         if (chunk >= first + chunks) {
             first += chunks;
             i--;
             continue;
         }
-        int64_t from = (first + chunks - 1 - chunk) * CHUNK, to = from + CHUNK < a->count ? from + CHUNK : a->count;
+        int64_t from = (first + chunks - 1 - chunk) * CHUNK, to = from + CHUNK < count ? from + CHUNK : count;
         if (!level->finite(a, from, to))
             atomic_store(&s->found, 1);
-        chunk = atomic_fetch_add(&s->next, 1);
+        chunk = atomic_fetch_add(&s->next_chunk, 1);
     }
 }
 
-EXPORT int steepest_all_finite(const Array *arrays, int64_t count, int threads)
+/* Rows [from, to) of a matrix: finite squares are of finite entries, others have to be looked at. */
+static void search_rows(Search *s, const Array *a, int64_t index, int64_t from, int64_t to, double *columns)
 {
-    Search s = {arrays, count, 0, 0};
-    int64_t entries = 0;
+    double *rows = a->sums + index * (a->rows + a->columns), energy = 0;
+    int64_t at = index * a->rows * a->columns;
+    level->squares(a, index, from, to, rows + from, columns);
+    for (int64_t i = from; i < to; i++)
+        energy += rows[i];
+    if (!(energy < INFINITY) && !level->finite(a, at + from * a->columns, at + to * a->columns))
+        atomic_store(&s->found, 1);
+}
+
+/* Whether all threads together measure a matrix. */
+static int is_shared(const Search *s, const Array *a, Team team)
+{
+    int64_t entries = a->rows * a->columns;
+    return a->sums && team.count > 1 && entries / WORTH_SHARING >= team.count &&
+           entries > s->entries / team.count / 8;
+}
+
+static void search_matrices(Search *s, Team team)
+{
+    int64_t first = 0, i = s->count - 1, matrix = atomic_fetch_add(&s->next_matrix, 1);
+    while (i >= 0 && !atomic_load_explicit(&s->found, memory_order_relaxed)) {
+        const Array *a = &s->arrays[i];
+        int64_t matrices = a->sums && !is_shared(s, a, team) ? a->matrices : 0;
+        if (matrix >= first + matrices) {
+            first += matrices;
+            i--;
+            continue;
+        }
+        int64_t index = first + matrices - 1 - matrix;
+        search_rows(s, a, index, 0, a->rows, a->sums + index * (a->rows + a->columns) + a->rows);
+        matrix = atomic_fetch_add(&s->next_matrix, 1);
+    }
+}
+
+static void search_together(Search *s, Team team, const Array *a, int64_t index)
+{
+    double *columns = a->sums + index * (a->rows + a->columns) + a->rows;
+    search_rows(s, a, index, share(a->rows, team.id, team.count), share(a->rows, team.id + 1, team.count),
+                partial_columns(s->scratch, team.id));
+    meet(team);
+    for (int64_t j = share(a->columns, team.id, team.count); j < share(a->columns, team.id + 1, team.count); j++) {
+        columns[j] = 0;
+        for (int id = 0; id < team.count; id++)
+            columns[j] += ((double *)partial_columns(s->scratch, id))[j];
+    }
+    meet(team);
+}
+
+/* From the last array to the first, large matrices at the end: the step that follows goes the other way and
+   finds what was read last still in cache. */
+static void search(void *context, Team team)
+{
+    Search *s = context;
+    search_chunks(s);
+    search_matrices(s, team);
+    for (int64_t i = s->count - 1; i >= 0; i--)
+        if (is_shared(s, &s->arrays[i], team))
+            for (int64_t j = s->arrays[i].matrices - 1; j >= 0; j--)
+                search_together(s, team, &s->arrays[i], j);
+}
+
+/* Whether all arrays are finite. `scratch` as for steepest_step; without sums none is needed. */
+EXPORT int steepest_all_finite(const Array *arrays, int64_t count, void *scratch, int64_t rows, int64_t columns,
+                               int threads)
+{
+    Search s = {arrays, count, 0, {scratch, rows, columns}, 0, 0, 0};
     for (int64_t i = 0; i < count; i++)
-        entries += arrays[i].count;
-    run(search, &s, useful(threads, entries));
+        s.entries += size_of(&arrays[i]);
+    run(search, &s, useful(threads, s.entries));
     return !atomic_load(&s.found);
 }
