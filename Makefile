@@ -29,10 +29,10 @@ examples: $(READY)
 
 # Everything: plan an hour or more on two cores; an interrupted call goes on. ARGS="--fresh" starts anew.
 bench: $(READY)
-	$(BIN)/steepest bench --full --seconds 120 --device cpu --out docs/assets/benchmarks_cpu.json \
+	$(BIN)/steepest bench --full --seconds 40 --device cpu --out docs/assets/benchmarks_cpu.json \
 		--page docs/benchmarks.md $(ARGS)
 	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
-		$(BIN)/steepest bench --full --seconds 120 --device cuda --out docs/assets/benchmarks_cuda.json \
+		$(BIN)/steepest bench --full --seconds 40 --device cuda --out docs/assets/benchmarks_cuda.json \
 			--page docs/benchmarks.md $(ARGS); \
 	fi
 

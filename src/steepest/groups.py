@@ -29,7 +29,7 @@ class Member:
     param: Tensor
     grad: Tensor
     kind: Any = None
-    """What :mod:`steepest.stepping` knows of parameters like this one."""
+    """What parameters like this one have in common, a :class:`steepest.kinds.Kind`."""
     sums: int = 0
     """Where the check of gradients has left sums of squares that its kernel asked for."""
 

@@ -33,8 +33,8 @@ class Settings:
         sets: names of parameter sets.
         optimizers: methods of the library, "default" or "all".
         peers: where rows to compare with come from, "default" or "none".
-        seconds: time for the rounds of each set, shared by its families; a panel takes at least 5 rounds,
-            in whole refresh cycles, whatever they cost.
+        seconds: time for the rounds of each panel; it takes at least 5, in whole refresh cycles, whatever
+            they cost.
         rounds: rounds of every panel; None is as many as fit, up to 100.
         device: "cpu", "cuda", "cuda:1", ...
         threads: threads of torch; None leaves them as they are.
@@ -47,7 +47,7 @@ class Settings:
     sets: tuple[str, ...] = DEFAULT_SETS
     optimizers: tuple[str, ...] = ("default",)
     peers: tuple[str, ...] = ("default",)
-    seconds: float = 30.0
+    seconds: float = 10.0
     rounds: int | None = None
     device: str = "cpu"
     threads: int | None = None
@@ -120,9 +120,7 @@ def run(
                 say(f"{name}, {family}: in {path} already")
                 continue
             gradients = Gradients(sets[name], device)
-            panel, whole = _panel(
-                family, members, gradients, settings.seconds / len(grouped), settings.rounds, say
-            )
+            panel, whole = _panel(family, members, gradients, settings.seconds, settings.rounds, say)
             if any(row.get("times_ms") for row in panel["rows"]):
                 results["panels"] = [
                     p for p in results["panels"] if (p["set"], p["family"]) != (name, family)

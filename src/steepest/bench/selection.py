@@ -20,6 +20,7 @@ from steepest.bench.contenders import (
     Contender,
     Stepper,
     Together,
+    adamw,
     reference,
 )
 from steepest.bench.peers import COMMON_PEERS, PEERS, peer_rows
@@ -116,11 +117,15 @@ def _ours(method: str) -> list[Contender]:
     if "max_precondition_dim" in accepted:
         arguments["max_precondition_dim"] = LONGEST_SIDE
 
+    is_elementwise, has_aux = method in FAMILIES["elementwise"], "aux" in accepted
+
     def build(params: Parameters, **more: Any) -> Stepper:
-        groups: list[dict[str, Any]] = [{"params": params.hidden}]
-        if params.auxiliary:
-            groups.append({"params": params.auxiliary, **({"rule": "aux"} if "aux" in accepted else {})})
-        return Together(cls(groups, **arguments, **more))
+        if is_elementwise:
+            return Together(cls(params.all, **arguments, **more))
+        if has_aux:
+            groups = [{"params": params.matrices}, {"params": params.rest, "rule": "aux"}]
+            return Together(cls([group for group in groups if group["params"]], **arguments, **more))
+        return Together(cls(params.matrices, **arguments, **more), adamw(params.rest))
 
     row = Contender(
         f"steepest {method}",
@@ -128,6 +133,7 @@ def _ours(method: str) -> list[Contender]:
         method,
         build,
         arguments.get("precondition_frequency", 1),
+        note="" if is_elementwise or has_aux else "with torch's fused AdamW",
         unlimited="precondition_frequency" in accepted and "max_precondition_dim" not in accepted,
     )
     if method not in ("ANDI", "AdamW"):

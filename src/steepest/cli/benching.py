@@ -60,10 +60,9 @@ def bench(
     seconds: Annotated[
         float,
         typer.Option(
-            help="Time for each set's rounds, shared by its tables, each of at least 5 rounds and in whole "
-            "refresh cycles."
+            help="Time for the rounds of each table, which are at least 5 and come in whole refresh cycles."
         ),
-    ] = 20.0,
+    ] = 10.0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch. Default: its own.")] = None,
     full: Annotated[
