@@ -111,6 +111,7 @@ def test_every_kind_of_plan_is_among_the_rules():
     assert {plan.decay for plan in plans if plan} == {"decoupled", "after", "l2", "cautious"}
 
 
+@pytest.mark.no_cover  # interpreted line by line
 @pytest.mark.parametrize("name", RULES)
 def test_float32(name):
     assert worst(both(RULES[name], SHAPES, steps=2, maximize=name.endswith("l2"))) <= 1e-6

@@ -235,6 +235,7 @@ def paths(shape: tuple[int, ...]) -> dict[str, list[Tensor]]:
 
 
 @every_method
+@pytest.mark.no_cover  # other tests take the same lines
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((6, 9), torch.float32), ((9, 6), torch.bfloat16), ((1, 7), torch.float32), ((7, 1), torch.bfloat16)],
