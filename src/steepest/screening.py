@@ -47,7 +47,9 @@ def all_finite(grads: Sequence[Tensor]) -> bool:
     return _sums_if_finite(grads) is not None
 
 
-def _sums_if_finite(grads: Sequence[Tensor], asked: Sequence[Any] = ()) -> Sequence[int] | None:
+def _sums_if_finite(
+    grads: Sequence[Tensor], asked: Sequence[native.Extents | None] = ()
+) -> Sequence[int] | None:
     """Return what a native check leaves for kernels that asked, or None if an entry is not finite.
 
     Where no native kernel reads a tensor, a sum is the cheapest pass over it and is finite only if every
